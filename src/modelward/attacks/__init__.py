@@ -1,0 +1,1 @@
+"""What is done to a model: evasion, theft and, later, backdoors, physical attacks and inference."""

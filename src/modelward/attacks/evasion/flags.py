@@ -1,0 +1,77 @@
+"""Five signs that a robustness figure cannot be trusted, after those of AutoAttack (Croce and Hein, ICML 2020, arXiv 2003.01690)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from modelward.attacks.evasion.descent import gradient
+from modelward.core.guard import frozen, state_digest
+
+FLAGS = {
+    "randomised": "the model answers differently to the same image: average over its randomness before believing an attack that failed",
+    "softmax": "the outputs look like probabilities: gradients through a second softmax vanish; return logits",
+    "zero-gradient": "the input gradient is zero on many images: gradient attacks are blind there; use loss='margin' or a transfer attack",
+    "black-box-wins": "random noise or a single step fools images that the iterated attack does not: the gradients mislead",
+    "inference-optimisation": "the forward pass optimises or changes its own state: attack through that loop or evaluate adaptively",
+}
+
+
+@contextlib.contextmanager
+def _autograd_calls() -> Iterator[list[str]]:
+    """Record calls of autograd made inside the block."""
+    calls: list[str] = []
+
+    def spy(name: str, real: Any) -> Any:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            return real(*args, **kwargs)
+
+        return called
+
+    with (
+        mock.patch("torch.autograd.grad", spy("grad", torch.autograd.grad)),
+        mock.patch("torch.autograd.backward", spy("backward", torch.autograd.backward)),
+    ):
+        yield calls
+
+
+def masking_flags(model: nn.Module, x: Tensor, y: Tensor, *, limit: float = 0.1) -> dict[str, str]:
+    """Return the flags that hold for ``model`` on images (N, C, H, W) with labels (N,), each with the evidence in words.
+
+    ``black-box-wins`` needs attack results and is decided by `black_box_wins`.
+
+    Parameters
+    ----------
+    limit
+        share of images without gradient that is too many.
+    """
+    found: dict[str, str] = {}
+    before = state_digest(model)
+    with frozen(model):
+        with torch.no_grad(), _autograd_calls() as calls:
+            first, second = model(x), model(x)
+        if not torch.equal(first, second):
+            found["randomised"] = f"two answers to the same {len(x)} images differ by up to {float((first - second).abs().max()):.3g}"
+        if bool((first >= 0).all()) and torch.allclose(first.sum(1), torch.ones(len(first)), atol=1e-3):
+            found["softmax"] = "every answer is non-negative and sums to 1"
+        if calls or state_digest(model) != before:
+            found["inference-optimisation"] = f"the forward pass called autograd {len(calls)} times" if calls else "the forward pass changed its state"
+        grad, logits = gradient(model, x, y)
+        blind = (grad.flatten(1).abs().amax(1) == 0) & (logits.argmax(1) == y)
+    share = float(blind.float().mean())
+    if share > limit:
+        found["zero-gradient"] = f"{int(blind.sum())} of {len(x)} images have no input gradient at all"
+    return found
+
+
+def black_box_wins(strong: Tensor, weak: Tensor) -> str | None:
+    """Return the evidence when a weak attack fools images that a strong one does not; both are bool (N,): still correct."""
+    missed = int((strong & ~weak).sum())
+    allowed = max(2, round(0.02 * len(strong)))
+    return f"{missed} of {len(strong)} images fall to the weaker attack only" if missed > allowed else None

@@ -1,0 +1,82 @@
+"""Extraction: a new model trained on the victim's answers (Tramer et al. 2016; Hinton et al. 2015 for soft answers)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
+from modelward.core.errors import UsageError
+from modelward.core.families import Theft, TheftMethod
+from modelward.core.result import Trace
+from modelward.core.suspect import Access
+from modelward.core.view import AttackerView, Labels
+from modelward.models.nets import build
+from modelward.models.parts import fresh_like
+from modelward.training import Recipe, fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractLabels(TheftMethod):
+    """Train a new model on the labels that the victim answers with.
+
+    Parameters
+    ----------
+    epochs, lr, batch
+        SGD, momentum .9, one-cycle.
+    """
+
+    card: ClassVar[Card] = Card(
+        name="extract-l",
+        title="extraction by labels",
+        paper="Tramer, Zhang, Juels, Reiter, Ristenpart: Stealing machine learning models via prediction APIs, USENIX Security 2016, arXiv 1609.02943",
+        taxonomy=Taxonomy(Scenario.BLACK_BOX_LABEL, Mechanism.QUERY),
+        cost="one query an image and 15 epochs on the thief's images",
+    )
+    needs: ClassVar[Access] = Access.LABEL
+    labels: ClassVar[tuple[Labels, ...]] = (Labels.STOLEN,)
+    soft: ClassVar[bool] = False
+
+    epochs: int = 15
+    lr: float = 0.05
+    batch: int = 64
+    temperature: float = 1.0
+
+    def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
+        targets = view.targets(soft=self.soft)
+        if self.soft and self.temperature != 1.0:
+            targets = targets.clamp_min(1e-12).log().div(self.temperature).softmax(1)
+        model = self._blank(view, rng=rng)
+        recipe = Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, temperature=self.temperature if self.soft else 1.0)
+        log = fit(model, view.images.pixels, targets, recipe, rng=rng, task=self.card.name)
+        trace.steps = len(log)
+        return Theft(model, view.arch, log={"epochs": self.epochs, "queries": len(view.images), "loss": log[-1].loss if log else None})
+
+    def _blank(self, view: AttackerView, *, rng: torch.Generator) -> nn.Module:
+        """Return the untrained network: of the thief's architecture, else of the victim's."""
+        if view.arch is not None:
+            channels, height, width = view.images.shape
+            return build(view.arch, classes=len(view.images.classes), channels=channels, size=(height, width), rng=rng)
+        if view.victim.access is not Access.WEIGHTS:
+            raise UsageError(
+                "a thief who only asks queries does not know the architecture; set AttackerView(arch=...), for example 'resnet8'"
+            )
+        return fresh_like(view.weights, rng=rng)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractProbabilities(ExtractLabels):
+    """Train a new model on the probabilities that the victim answers with, at ``temperature`` if it is not 1."""
+
+    card: ClassVar[Card] = Card(
+        name="extract-p",
+        title="extraction by probabilities",
+        paper="Hinton, Vinyals, Dean: Distilling the knowledge in a neural network, 2015, arXiv 1503.02531; Tramer et al. 2016, arXiv 1609.02943",
+        taxonomy=Taxonomy(Scenario.BLACK_BOX_PROBS, Mechanism.QUERY),
+        cost="one query an image and 15 epochs on the thief's images",
+    )
+    needs: ClassVar[Access] = Access.PROBABILITIES
+    soft: ClassVar[bool] = True

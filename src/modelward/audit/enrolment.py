@@ -1,0 +1,146 @@
+"""Enrol a model with an ownership method, and judge a suspect with the key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from modelward.audit.plan import COPIES
+from modelward.audit.question import Ground, Question, cell_seed, check_fit, prepare
+from modelward.audit.run import Estimate, estimate
+from modelward.core.canonical import canonical_json, digest_bytes
+from modelward.core.catalogue import find
+from modelward.core.errors import InputError, ModelwardError, UsageError
+from modelward.core.families import OwnershipMethod
+from modelward.core.key import Key
+from modelward.core.rng import generator
+from modelward.core.suspect import Suspect
+from modelward.core.verdict import Verdict
+from modelward.evaluation.cell import Cell
+from modelward.evaluation.engine import Engine
+from modelward.evaluation.farm import theft_cell, thefts
+from modelward.evaluation.store import Store
+from modelward.evaluation.zoo import models_of, null_cells
+from modelward.io.atomic import write_bytes
+from modelward.io.images import png_bytes
+from modelward.io.sniff import kind_of
+from modelward.io.tables import read_answers_csv
+from modelward.models import load_model
+
+CALIBRATIONS = tuple(COPIES)
+
+
+def ownership(method: str, settings: dict[str, Any]) -> OwnershipMethod:
+    """Return the ownership method called ``method``; raises `UsageError` for another family."""
+    found = find(method).configured(settings)
+    if not isinstance(found, OwnershipMethod):
+        message = f"{method} is of the family {found.family}, it proves no ownership; `modelward methods` lists the ownership methods"
+        raise UsageError(message)
+    return found
+
+
+def _calibration(ground: Ground, profile: str) -> tuple[list[Cell], list[Cell]]:
+    """Return the cells of the null models and of the validation thieves."""
+    if profile not in CALIBRATIONS:
+        message = f"--calibrate is {', '.join(CALIBRATIONS)}, not {profile!r}"
+        raise UsageError(message)
+    arch = ground.loaded.arch
+    seed = cell_seed(ground, "validation")
+    validation = [theft_cell(spec, ground.victim, arch, ground.parts, ground.study, seed=seed) for spec in thefts(arch, 1)]
+    return null_cells(arch, ground.study, ground.parts, profile=profile, seed=ground.question.seed), validation
+
+
+def dry_run_enrol(question: Question, *, calibrate: str, store: Store, jobs: int | None = None) -> Estimate:
+    """Return what calibrating would cost."""
+    nulls, validation = _calibration(prepare(question, store), calibrate)
+    return estimate([*nulls, *validation], store, jobs)
+
+
+def enrol(
+    method: str, settings: dict[str, Any], question: Question, *, calibrate: str | None = None, nulls: Path | None = None, store: Store,
+    jobs: int | None = None,
+) -> Key:  # fmt: skip
+    """Return the key of a model.
+
+    Parameters
+    ----------
+    method, settings
+        an ownership method by name, and its hyper-parameters.
+    question
+        the model and its data.
+    calibrate
+        train null models and validation thieves (cached): ``smoke``, ``quick`` or ``full``.
+    nulls
+        a folder of safetensors files of independent models instead. Without either the key is uncalibrated.
+    """
+    chosen = ownership(method, settings)
+    ground = prepare(question, store)
+    independent, thieves = list[nn.Module](), list[nn.Module]()
+    if nulls is not None:
+        independent = null_folder(nulls, ground)
+    elif calibrate is not None:
+        cells, validation = _calibration(ground, calibrate)
+        run = Engine(store, jobs=jobs).run([*cells, *validation], task="calibration")
+        if run.failed:
+            message = f"calibration failed: {next(iter(run.failed.values()))}"
+            raise ModelwardError(message)
+        independent = [model for _, model in models_of(run, cells, store)]
+        thieves = [model for _, model in models_of(run, validation, store)]
+    rng = generator(cell_seed(ground, "enrol"))
+    _, key = chosen.protect(ground.loaded.model, ground.study.probes, nulls=independent, thieves=thieves, rng=rng)
+    facts = {**key.facts, "data": ground.splits.name, "parts": ground.study.digests(), "arch": ground.loaded.arch, "calibrate": calibrate or "nulls" * bool(nulls)}
+    return Key(key.method, key.variant, key.model_digest, facts, key.tensors)
+
+
+def null_folder(folder: Path, ground: Ground) -> list[nn.Module]:
+    """Return the independent models in ``folder``, sorted by name."""
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if not files:
+        message = f"--nulls {folder.name}: no safetensors files there; save independent models with their architecture, or use --calibrate quick"
+        raise InputError(message)
+    models: list[nn.Module] = []
+    for path in files:
+        loaded = load_model(path, size=ground.loaded.model.size)
+        check_fit(loaded, ground.splits)
+        models.append(loaded.model)
+    return models
+
+
+def judge(suspect: Path, key: Key, arch: str | None = None) -> Verdict:
+    """Return the verdict on a suspect file: safetensors weights, or ``answers.csv`` for the probe folder."""
+    method = ownership(key.method, {})
+    probes = method.probes(key)
+    kind = kind_of(suspect)
+    if kind in {"csv", "text"} or suspect.suffix.lower() == ".csv":
+        answers = read_answers_csv(suspect, probe_names(len(probes)))
+        table = answers.labels if answers.labels is not None else answers.probabilities
+        return method.verify(Suspect.of_answers(torch.from_numpy(table), name=suspect.name), key)
+    loaded = load_model(suspect, arch, size=(probes.shape[2], probes.shape[3]))
+    if loaded.model.channels != probes.shape[1]:
+        message = f"{suspect.name} takes {loaded.model.channels} channels, the key's probes have {probes.shape[1]}: it was made for other images"
+        raise InputError(message)
+    return method.verify(Suspect.of_model(loaded.model, name=suspect.name), key)
+
+
+def probe_names(count: int) -> Sequence[str]:
+    """Return the file names of the probe folder, in probe order."""
+    return [f"{index:05d}.png" for index in range(count)]
+
+
+def write_probes(key: Key, folder: Path) -> int:
+    """Write the key's probes as PNG files with ``probes.json`` (digest, order); return how many."""
+    pixels = ownership(key.method, {}).probes(key)
+    files = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, image in zip(probe_names(len(pixels)), pixels, strict=True):
+        data = png_bytes(image.numpy())
+        write_bytes(folder / name, data)
+        files[name] = digest_bytes(data)
+    listing = {"schema": "modelward/probes", "version": 1, "method": key.method, "order": list(files), "digests": files,
+               "answer_with": "answers.csv: header file,label or file,p0,...,pK-1, one line per file"}  # fmt: skip
+    write_bytes(folder / "probes.json", canonical_json(listing))
+    return len(files)

@@ -1,0 +1,84 @@
+"""Section: how well this model's thieves would be recognised, and how often an independent model would be accused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from modelward.audit.plan import Plan
+from modelward.audit.question import Ground
+from modelward.audit.section import rows_of, section
+from modelward.evaluation.engine import Run
+from modelward.statistics import roc
+
+GOOD_AUC = 0.95
+
+
+def fingerprint_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
+    """Could you tell a thief from a stranger?"""
+    parts = [rows_of(run, cell) for cell in plan.fingerprints]
+    rows = [row for part in parts for row in part]
+    main = parts[0]
+    if not main:
+        why = next((run.failed[cell.key] for cell in plan.fingerprints if cell.key in run.failed), "a model of the farm failed")
+        return section("fingerprint", "Recognising thieves", "not tested", f"Thieves could not be fingerprinted: {why}.")
+    total = next((row for row in main if row["metric"] == "auc" and row["attack"] == "all thieves"), None)
+    caught = next((row for row in main if row["metric"] == "recognised"), None)
+    false = next(row for row in main if row["metric"] == "false_claims")
+    if total is None or caught is None:
+        return section("fingerprint", "Recognising thieves", "not tested", "No theft kept enough accuracy to be worth recognising.", rows=rows)
+    if false["extra"]["threshold"] is None:
+        lead = f"Thieves and strangers are told apart with AUC {total['value']:.3f}, but {false['extra']['nulls']} independent models are too few to set a threshold."
+    else:
+        lead = (
+            f"SAC-JC recognises {round(caught['value'] * caught['n'])} of {caught['n']} thieves (AUC {total['value']:.3f} "
+            f"[{total['ci_low']:.3f}, {total['ci_high']:.3f}]) at threshold {false['extra']['threshold']:.4f}; an independent model like the "
+            f"{false['extra']['nulls']} null models is accused with probability at most {false['extra']['rank_bound']:.1%}, and {_count(false)}."
+        )
+    weak = [row["attack"] for row in main if row["metric"] == "auc" and row["value"] < GOOD_AUC]
+    checks = [
+        {"name": row["attack"], "status": "passed" if row["value"] >= GOOD_AUC else "flagged",
+         "text": f"AUC {row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}] over {row['extra']['thieves']} thieves", "fix": ""}
+        for row in main if row["metric"] == "auc"
+    ]  # fmt: skip
+    return section(
+        "fingerprint", "Recognising thieves: SAC-JC", "flagged" if weak or false["value"] else "passed", lead, rows=rows, checks=checks,
+        plots=[_strip(main, false), _strip(main, false, kind="histogram"), _roc(main, total)],
+        not_tested=["Thieves who change answers on purpose: rounding, noise, detectors, ensembles.", "Transfer to other classes, adversarial extraction.",
+                    "An owner who chooses probes after seeing the suspect: commit to the key first."],
+    )  # fmt: skip
+
+
+def _count(false: dict[str, Any]) -> str:
+    """Return the held-out false claims in words."""
+    accused = round((false["value"] or 0) * false["n"])
+    if not false["n"]:
+        return "no held-out independent models were there to count false claims on"
+    return f"{accused} of {false['n']} held-out independent models were accused (95 % upper bound {false['extra']['bound']:.0%})"
+
+
+def _strip(rows: list[dict[str, Any]], false: dict[str, Any], kind: str = "strip") -> dict[str, Any]:
+    """Return the distances by group, thieves against independents, with the threshold."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if row["metric"] == "statistic":
+            side = "independent" if row["extra"]["side"] == "independent" else "stolen" if row["extra"]["useful"] else "gated"
+            groups.setdefault((row["extra"]["group"], side), []).append(row["value"])
+    return {
+        "kind": kind, "title": "Distance to the source: thieves and independent models", "x_label": rows[0]["budget"],
+        "groups": [{"name": f"{name} (useless)" if side == "gated" else name, "side": side, "values": values} for (name, side), values in groups.items()],
+        "threshold": false["extra"]["threshold"], "note": "Left of the threshold a model is called stolen. Useless thieves lost more than 5 points.",
+    }  # fmt: skip
+
+
+def _roc(rows: list[dict[str, Any]], total: dict[str, Any]) -> dict[str, Any]:
+    """Return the ROC of useful thieves against independent models."""
+    statistics = [row for row in rows if row["metric"] == "statistic"]
+    thieves = np.array([-r["value"] for r in statistics if r["extra"]["side"] == "thief" and r["extra"]["useful"]])
+    strangers = np.array([-r["value"] for r in statistics if r["extra"]["side"] == "independent"])
+    fpr, tpr, _ = roc(thieves, strangers)
+    return {
+        "kind": "roc", "title": "Thieves against independent models", "fpr": [float(v) for v in fpr], "tpr": [float(v) for v in tpr], "auc": total["value"],
+        "low": total["ci_low"], "high": total["ci_high"], "n_pos": len(thieves), "n_neg": len(strangers),
+    }  # fmt: skip

@@ -1,0 +1,146 @@
+"""From a question to cells: what the audit will do, before any of it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelward.audit.question import Ground, cell_seed
+from modelward.core.catalogue import find
+from modelward.evaluation.budget import predict_seconds, train_seconds
+from modelward.evaluation.cell import Cell
+from modelward.evaluation.farm import TheftSpec, theft_cell, thefts
+from modelward.evaluation.work_corruption import LEVELS
+from modelward.evaluation.zoo import OTHERS, NullSpec, null_cells, null_recipe, train_cell
+from modelward.models.nets import describe
+
+ATTACKED = {"smoke": 64, "quick": 512, "full": 2048}
+COPIES = {"smoke": 1, "quick": 3, "full": 6}
+EPS = {"linf": tuple(k / 255 for k in (1, 2, 4, 8, 16, 32, 128)), "l2": (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 16.0)}
+ATTACKS: tuple[tuple[str, dict[str, Any], float], ...] = (("pgd", {}, 20.0), ("fgsm", {}, 1.0), ("noise", {}, 0.5))
+FINGERPRINTS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("sac-jc", {}, "weights"),
+    ("sac-jc", {}, "label"),
+    ("sac-jc", {"variant": "paper"}, "weights"),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of an audit by section; `cells` lists them all."""
+
+    single: dict[str, Cell]
+    curves: dict[str, Cell]
+    corruptions: dict[str, Cell]
+    thieves: list[tuple[TheftSpec, Cell]]
+    validation: list[tuple[TheftSpec, Cell]]
+    scratch: dict[tuple[str, int], Cell]
+    nulls: list[Cell]
+    fingerprints: list[Cell] = field(default_factory=list)
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield every cell, the quick ones first."""
+        yield from self.single.values()
+        yield from self.curves.values()
+        yield from self.corruptions.values()
+        yield from (cell for _, cell in self.thieves)
+        yield from self.scratch.values()
+        yield from self.nulls
+        yield from (cell for _, cell in self.validation)
+        yield from self.fingerprints
+
+
+def make_plan(ground: Ground) -> Plan:
+    """Return the plan of an audit."""
+    profile, arch = ground.question.profile, ground.loaded.arch
+    others = [name for name in OTHERS if name != describe(arch)[0]][:1]
+    nulls = null_cells(arch, ground.study, ground.parts, profile=profile, seed=ground.question.seed)
+    thieves = [(spec, _theft(ground, spec, "report")) for spec in thefts(arch, COPIES[profile], others)]
+    validation = [(spec, _theft(ground, spec, "validation")) for spec in thefts(arch, 1, ())]
+    return Plan(
+        single=_single(ground), curves=_curves(ground), corruptions=_corruptions(ground), thieves=thieves, validation=validation,
+        scratch=_scratch(ground, thieves), nulls=nulls, fingerprints=fingerprint_cells(ground, FINGERPRINTS, nulls, validation, thieves),
+    )  # fmt: skip
+
+
+def _theft(ground: Ground, spec: TheftSpec, purpose: str) -> Cell:
+    """Return one theft; validation thieves draw other seeds than reported ones."""
+    return theft_cell(spec, ground.victim, ground.loaded.arch, ground.parts, ground.study, seed=cell_seed(ground, purpose))
+
+
+def _measure(ground: Ground, work: str, settings: dict[str, Any], label: str, passes: float, uses: tuple[str, ...] = ()) -> Cell:
+    """Return a cell that measures the victim on the test images."""
+    count = min(int(settings.get("count", len(ground.study.test))), len(ground.study.test))
+    return Cell(
+        work=f"modelward.evaluation.{work}", settings=settings, inputs={"model": ground.victim, "test": ground.parts["test"]},
+        seed=cell_seed(ground, work, settings), label=label, uses=uses, threads=ground.question.threads,
+        seconds=0.3 + predict_seconds(ground.loaded.arch, count, passes, ground.study.test.shape),
+    )  # fmt: skip
+
+
+def _single(ground: Ground) -> dict[str, Cell]:
+    """Return the cells that look at the model as it is."""
+    count = ATTACKED[ground.question.profile]
+    return {
+        "intake": _measure(ground, "work_clean:intake", {"count": count}, "intake checks", 4),
+        "clean": _measure(ground, "work_clean:clean", {}, "clean accuracy", 1),
+        "signs": _measure(ground, "work_evasion:signs", {"count": count}, "signs of masked gradients", 3),
+    }
+
+
+def _curves(ground: Ground) -> dict[str, Cell]:
+    """Return one cell per attack and norm."""
+    count = ATTACKED[ground.question.profile]
+    return {
+        f"{name} {norm}": _measure(
+            ground, "work_evasion:curve", {"method": name, "fields": fields, "norm": norm, "eps": list(EPS[norm]), "count": count},
+            f"{name} {norm}", passes * len(EPS[norm]), (find(name).__module__,),
+        )
+        for norm in EPS for name, fields, passes in ATTACKS
+    }  # fmt: skip
+
+
+def _corruptions(ground: Ground) -> dict[str, Cell]:
+    """Return one cell per everyday change of the images."""
+    count = max(ATTACKED[ground.question.profile], 64)
+    return {kind: _measure(ground, "work_corruption:curve", {"kind": kind, "count": count}, f"{kind} curve", 2) for kind in LEVELS}
+
+
+def _scratch(ground: Ground, thieves: list[tuple[TheftSpec, Cell]]) -> dict[tuple[str, int], Cell]:
+    """Return, per architecture and number of epochs of a theft, the model that a thief could have trained honestly at that budget."""
+    made: dict[tuple[str, int], Cell] = {}
+    for spec, _ in thieves:
+        epochs, arch = theft_epochs(spec), spec.arch or ground.loaded.arch
+        if epochs and (arch, epochs) not in made:
+            recipe = null_recipe(arch)
+            shorter = type(recipe)(**{**vars(recipe), "epochs": epochs})
+            null = NullSpec(arch, "attacker", 1.0, f"from scratch, {epochs} epochs", 0)
+            made[arch, epochs] = train_cell(null, shorter, ground.parts, ground.study, cell_seed(ground, "scratch"))
+    return made
+
+
+def theft_epochs(spec: TheftSpec) -> int:
+    """Return how many epochs a theft trains."""
+    return int(spec.fields.get("epochs", getattr(find(spec.method), "epochs", 0)))
+
+
+def fingerprint_cells(
+    ground: Ground,
+    configurations: tuple[tuple[str, dict[str, Any], str], ...],
+    nulls: list[Cell],
+    validation: list[tuple[TheftSpec, Cell]],
+    thieves: list[tuple[TheftSpec, Cell]],
+) -> list[Cell]:
+    """Return one cell per ownership method, settings and access: enrol, then verify every suspect of the farm."""
+    groups = {"null": nulls, "validation": [cell for _, cell in validation], "thief": [cell for _, cell in thieves]}
+    suspects = {f"{name}/{index}": cell for name, cells in groups.items() for index, cell in enumerate(cells)}
+    return [
+        Cell(
+            work="modelward.evaluation.work_fingerprint:assess", settings={"method": name, "fields": fields, "access": access},
+            inputs={"victim": ground.victim, "probes": ground.parts["probes"], **suspects}, seed=cell_seed(ground, "enrol"),
+            label=f"{name} {' '.join(str(v) for v in fields.values())} {access}".strip(), uses=(find(name).__module__,),
+            seconds=2 + 0.03 * len(suspects) + train_seconds(ground.loaded.arch, len(ground.study.probes), 0.3, ground.study.probes.shape),
+        )
+        for name, fields, access in configurations
+    ]  # fmt: skip

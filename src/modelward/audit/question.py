@@ -1,0 +1,126 @@
+"""What is asked of an audit, and what it starts from: the model, the data in disjoint parts, their digests in the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelward.core.errors import InputError, UsageError
+from modelward.core.guard import state_digest
+from modelward.core.rng import derive_seed
+from modelward.data import Splits, Study, load_data, study
+from modelward.evaluation.parcels import put_model
+from modelward.evaluation.store import Store
+from modelward.evaluation.zoo import put_parts
+from modelward.models import LoadedModel, load_model
+from modelward.models.embedded import embedded_model
+
+PROFILES = ("smoke", "quick", "full")
+
+
+@dataclass(frozen=True)
+class Question:
+    """An audit, as asked.
+
+    Parameters
+    ----------
+    model
+        safetensors file; ``None`` is the embedded LeNet-5.
+    arch
+        architecture name; may be left out for files that modelward saved.
+    data
+        name, folder, zip or file of a labelled image set.
+    profile
+        effort: ``smoke`` (seconds, not evidence), ``quick``, ``full``.
+    trained_on
+        ``owner``: the model saw only the owner's half of the training split; ``train``: it saw all of it. ``None`` asks the model file, and
+        assumes ``train`` where that says nothing.
+    """
+
+    model: Path | None = None
+    arch: str | None = None
+    data: str = "fashion-mini"
+    profile: str = "quick"
+    seed: int = 0
+    trained_on: str | None = None
+    threads: int = 1
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            message = f"profile is {', '.join(PROFILES)}, not {self.profile!r}"
+            raise UsageError(message)
+        if self.trained_on not in {None, "owner", "train"}:
+            message = f"trained_on is owner or train, not {self.trained_on!r}"
+            raise UsageError(message)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What an audit stands on: model and data, checked against each other and kept in the store."""
+
+    question: Question
+    loaded: LoadedModel
+    splits: Splits
+    study: Study
+    victim: str
+    parts: dict[str, str]
+    notes: tuple[str, ...] = field(default=())
+
+
+def prepare(question: Question, store: Store) -> Ground:
+    """Load model and data, check that they fit, split the data, and keep all of it in the store.
+
+    Raises
+    ------
+    InputError
+        when the model's channels, size or classes are not the data's.
+    """
+    size = question.size
+    loaded = load_model(question.model, question.arch, size=size) if question.model else embedded_model()
+    splits = load_data(question.data, size=size or (None if question.data in {"fashion-mini"} else None))
+    check_fit(loaded, splits)
+    notes: list[str] = []
+    trained_on = question.trained_on or loaded.facts.get("trained_on")
+    if trained_on not in {"owner", "train"}:
+        trained_on = "train"
+        notes.append("The model file does not say what it was trained on: the whole training split was assumed, and thieves work with half of the test split.")
+    made = study(splits, trained_on=trained_on, seed=int(loaded.facts.get("split_seed", "0")))
+    owner = loaded.facts.get("owner_digest")
+    if owner and owner != made.owner.digest:
+        notes.append("The model file names other training images than this data set's owner part: thieves may share images with the owner.")
+    return Ground(question, loaded, splits, made, put_model(store, loaded.model), put_parts(store, made), tuple(notes))
+
+
+def check_fit(loaded: LoadedModel, splits: Splits) -> None:
+    """Raise `InputError` when model and data do not belong together."""
+    channels, height, width = splits.test.shape
+    net = loaded.model
+    if net.channels != channels:
+        message = f"the model takes {net.channels} channels, the images of {splits.name} have {channels}; convert the images, or pass the data the model was made for"
+        raise InputError(message)
+    if net.size != (height, width) and loaded.facts.get("size") is None and net.arch.split(":")[0] in {"cnn", "resnet8", "resnet14", "resnet20"}:
+        net.size = (height, width)  # these nets pool globally and take any size
+    if net.size != (height, width):
+        message = f"the model takes {net.size[0]}x{net.size[1]} images, {splits.name} has {height}x{width}; pass --size {net.size[0]},{net.size[1]} to resize the images"
+        raise InputError(message)
+    if net.classes != len(splits.test.classes):
+        message = f"the model has {net.classes} outputs, {splits.name} has {len(splits.test.classes)} classes; pass the data the model was made for"
+        raise InputError(message)
+
+
+def cell_seed(ground: Ground, *coordinates: object) -> int:
+    """Return the seed of a cell from the question's seed and its coordinates."""
+    return derive_seed(ground.question.seed, *coordinates)
+
+
+def subject(ground: Ground) -> dict[str, object]:
+    """Return what the report says of model and data."""
+    parts = {name: getattr(ground.study, name) for name in ("owner", "attacker", "probes", "test")}
+    return {
+        "model": ground.question.model.name if ground.question.model else "embedded lenet5",
+        "digest": state_digest(ground.loaded.model), "arch": ground.loaded.arch,
+        "parameters": sum(p.numel() for p in ground.loaded.model.parameters()),
+        "data": ground.splits.name, "classes": list(ground.splits.test.classes),
+        "parts": {name: {"n": len(part), "digest": part.digest} for name, part in parts.items()},
+    }  # fmt: skip

@@ -1,0 +1,156 @@
+"""``modelward audit`` and ``modelward reproduce``: the long runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from modelward.cli.options import Options, command_line, parse_size, working
+from modelward.cli.output import emit, human_bytes, human_seconds, note, say, status, table
+from modelward.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from modelward.audit import Estimate, Question
+
+Model = Annotated[Path | None, typer.Option("--model", help="Safetensors file; without it the embedded model.")]
+Arch = Annotated[str | None, typer.Option("--arch", help="Architecture, as in resnet8:width=16; files that modelward saved carry theirs.")]
+Data = Annotated[str, typer.Option("--data", help="Name, folder, zip or file of a labelled image set.")]
+Size = Annotated[str | None, typer.Option("--size", metavar="H,W", help="Resize the images to H,W.")]
+TrainedOn = Annotated[
+    Literal["owner", "train"] | None,
+    typer.Option("--trained-on", help="What the model saw: the owner's half of the training split, or all of it."),
+]
+Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Worker processes; without it one a core.", show_default=False)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print cells, time and memory.")]
+
+
+def ask(options: Options, *, model: Path | None, arch: str | None, data: str, trained_on: str | None, size: str | None) -> Question:
+    """Return the question that the arguments ask."""
+    from modelward.audit import Question
+
+    return Question(
+        model=model, arch=arch, data=data, profile=options.profile, seed=options.seed, trained_on=trained_on, threads=options.threads,
+        size=parse_size(size),
+    )  # fmt: skip
+
+
+def audit(
+    options: Options,
+    *,
+    model: Model = None,
+    arch: Arch = None,
+    data: Data = "fashion-mini",
+    trained_on: TrainedOn = None,
+    size: Size = None,
+    jobs: Jobs = None,
+    dry_run: DryRun = False,
+) -> int:
+    """Audit a model: robustness, theft, and how well its thieves are recognised.
+
+    Writes report.html and report.json into --out. After an interruption the same command goes on where it stopped.
+    """
+    with working(options):
+        from modelward.audit import audit as run
+        from modelward.audit import dry_run as plan
+        from modelward.evaluation.store import Store
+
+        question, store = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size), Store()
+        estimate = plan(question, store, jobs=jobs)
+        if not dry_run:
+            from modelward.report import write
+
+            note(f"{plan_words(estimate)}; finished cells are kept in {store.folder}", quiet=options.quiet)
+            document = run(question, store, jobs=jobs, command=command_line())
+            html, json = write(document, options.out or Path("modelward-report"))
+    if dry_run:
+        show_plan(estimate, as_json=options.as_json)
+    elif options.as_json:
+        emit("report", {**document, "files": {"html": html, "json": json}})
+    else:
+        _show_audit(document)
+        say(f"report: {html}", wrap=False)
+    return 0
+
+
+def plan_words(estimate: Estimate) -> str:
+    """Return a plan in one sentence."""
+    new = estimate.cells - estimate.cached
+    if not estimate.cells:
+        return "no models are trained for this: seconds"
+    if not new:
+        return f"all {estimate.cells} cells are in the store already"
+    return f"{new} of {estimate.cells} cells to do, about {human_seconds(estimate.seconds)}"
+
+
+def show_plan(estimate: Estimate, *, as_json: bool) -> None:
+    """Print what would be done."""
+    if as_json:
+        lines = [{"work": name, "cells": count, "seconds": seconds} for name, count, seconds in estimate.lines]
+        totals = {"cells": estimate.cells, "cached": estimate.cached, "seconds": estimate.seconds, "memory_bytes": estimate.memory_bytes}
+        emit("plan", totals | {"lines": lines})
+        return
+    rows = [(name, count, human_seconds(seconds)) for name, count, seconds in estimate.lines]
+    table(("work", "cells", "one core"), rows, right=("cells", "one core"))
+    memory = f", up to {human_bytes(estimate.memory_bytes)} of memory" if estimate.cells > estimate.cached else ""
+    say(f"\n{plan_words(estimate)}{memory}. Nothing was run.")
+
+
+def _show_audit(document: Mapping[str, Any]) -> None:
+    """Print the verdict in words and what became of each section."""
+    verdict = document["verdict"]
+    say(verdict["headline"], style="bold")
+    for sentence in verdict.get("sentences", ()):
+        say(sentence)
+    say()
+    columns = ("status", "section", "rows", "flagged", "not tested")
+    table(columns, [_section(section) for section in document["sections"]], right=columns[2:], keep=("status",))
+    cost = document.get("cost", {})
+    if "seconds" in cost:
+        say(f"\n{cost.get('cells', 0)} cells, {cost.get('cached', 0)} of them from the store, {human_seconds(cost['seconds'])}.")
+
+
+def _section(section: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return one line of the table of sections."""
+    counts = (len(section.get(name, ())) for name in ("rows", "flags", "not_tested"))
+    return status(section["status"]), section["title"], *(count or "" for count in counts)
+
+
+def reproduce(
+    options: Options,
+    name: Annotated[str | None, typer.Argument(help="Recipe; without it they are listed.", show_default=False)] = None,
+    *,
+    jobs: Jobs = None,
+) -> int:
+    """Re-create a paper's table on real data, with intervals.
+
+    Writes NAME.json and NAME.md into --out (docs/results). After an interruption the same command goes on where it stopped.
+    """
+    from modelward.core.nearest import nearest
+    from modelward.reproduce import RECIPES
+    from modelward.reproduce import reproduce as run
+
+    known = sorted(RECIPES)
+    if name is None:
+        if options.as_json:
+            emit("recipes", {"recipes": known})
+        else:
+            say("recipes: " + ", ".join(known))
+        return 0
+    if name not in known:
+        message = f"there is no recipe {name!r}{nearest(name, known)}; known: {', '.join(known)}"
+        raise UsageError(message)
+    folder = options.out or Path("docs/results")
+    with working(options):
+        from modelward.evaluation.store import Store
+
+        document = run(name, profile=options.profile, seed=options.seed, store=Store(), jobs=jobs, out=folder)
+    if options.as_json:
+        emit("reproduction", document)
+        return 0
+    for sentence in (document.get("verdict") or {}).get("sentences", ()):
+        say(sentence)
+    say(f"results: {folder / f'{name}.json'} and {folder / f'{name}.md'}", wrap=False)
+    return 0

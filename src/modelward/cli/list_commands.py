@@ -1,0 +1,97 @@
+"""``modelward methods``, ``data list`` and ``models list``: what there is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from modelward.cli.method_card import card_facts, show_card
+from modelward.cli.options import Options
+from modelward.cli.output import console, emit, say, table
+
+WIDE = 110
+_INPUTS = ((1, 28, 28), (3, 32, 32))
+
+
+def methods(
+    options: Options,
+    name: Annotated[str | None, typer.Argument(help="Method to describe; without it all are listed.", show_default=False)] = None,
+) -> int:
+    """List the methods, or describe one: paper, threat model, settings."""
+    from modelward.core.catalogue import catalogue, find
+
+    if name is not None:
+        method = find(name)
+        if options.as_json:
+            emit("method", card_facts(method))
+        else:
+            show_card(method)
+        return 0
+    known = catalogue()
+    if options.as_json:
+        emit("methods", {"methods": [card_facts(method) for method in known.values()]})
+        return 0
+    rows = [(name, method.family, method.card.title, method.card.paper) for name, method in known.items()]
+    if console().width >= WIDE:
+        table(("name", "family", "title", "paper"), rows, keep=("name", "family"))
+    else:
+        table(("name", "family", "title"), [row[:3] for row in rows], keep=("name", "family"))
+    say("\n`modelward methods NAME` describes one.")
+    return 0
+
+
+def data_list(options: Options) -> int:
+    """List the image sets that have a name."""
+    from modelward.data import list_data
+
+    infos = list_data()
+    if options.as_json:
+        import dataclasses
+
+        emit("data", {"data": [dataclasses.asdict(info) for info in infos]})
+        return 0
+    rows = [
+        (
+            *(info.name, "yes" if info.present else "no", info.classes, f"{info.train:,}", f"{info.test:,}"),
+            *("x".join(map(str, info.shape)), info.licence, info.note),
+        )
+        for info in infos
+    ]
+    columns = ("name", "here", "classes", "train", "test", "C x H x W", "licence", "note")
+    wide = console().width >= WIDE
+    table(
+        columns if wide else columns[:6],
+        rows if wide else [row[:6] for row in rows],
+        right=("classes", "train", "test"),
+        keep=("name", "C x H x W"),
+    )
+    if any(not info.present for info in infos):
+        say("\nPut NAME.zip or the folder NAME of an absent set into a folder and set MODELWARD_DATA to that folder.")
+    return 0
+
+
+def models_list(options: Options) -> int:
+    """List the architectures and their sizes for ten classes."""
+    from modelward.core.rng import generator
+    from modelward.models import ARCHITECTURES, build
+
+    counts = {
+        name: [
+            sum(p.numel() for p in build(name, classes=10, channels=channels, size=(height, width), rng=generator(0)).parameters())
+            for channels, height, width in _INPUTS
+        ]
+        for name in ARCHITECTURES
+    }
+    names = ["x".join(map(str, shape)) for shape in _INPUTS]
+    if options.as_json:
+        rows = [
+            {"name": name, "width": ARCHITECTURES[name].width, "parameters": dict(zip(names, found, strict=True))}
+            for name, found in counts.items()
+        ]
+        emit("architectures", {"architectures": rows})
+        return 0
+    shown = [(name, ARCHITECTURES[name].width, *(f"{count:,}" for count in found)) for name, found in counts.items()]
+    table(("name", "width", *names), shown, right=("width", *names), keep=("name",))
+    say("\nParameters for ten classes. The width is an argument, as in resnet8:width=32.")
+    return 0

@@ -1,0 +1,210 @@
+"""The options that every command has, built once; and what they set in motion."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Concatenate, Literal, ParamSpec
+
+import typer
+
+from modelward.core.errors import UsageError
+
+P = ParamSpec("P")
+Profile = Literal["smoke", "quick", "full", "paper"]
+Precision = Literal["fp32", "bf16"]
+_PANEL = "Options of every command"
+_invocation: ContextVar[tuple[str, ...] | None] = ContextVar("modelward_invocation", default=None)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every command may be told.
+
+    Parameters
+    ----------
+    as_json
+        print one JSON object on stdout instead of text.
+    seed
+        root of all randomness, >= 0.
+    device, precision
+        where and in which arithmetic models are evaluated.
+    threads
+        torch threads of one process, >= 1; results depend on it, so it is part of every cell.
+    profile
+        effort.
+    out
+        file or folder of the result; ``None`` takes the command's own.
+    quiet
+        no progress and no remarks.
+    """
+
+    as_json: bool = False
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
+    profile: str = "quick"
+    out: Path | None = None
+    quiet: bool = False
+
+
+_COMMON: dict[str, Any] = {
+    "as_json": Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.", rich_help_panel=_PANEL)
+    ],
+    "seed": Annotated[int, typer.Option("--seed", min=0, help="Root of all randomness.", rich_help_panel=_PANEL)],
+    "device": Annotated[str, typer.Option("--device", help="cpu, or a CUDA device where torch has one.", rich_help_panel=_PANEL)],
+    "precision": Annotated[Precision, typer.Option("--precision", help="Arithmetic of the evaluation.", rich_help_panel=_PANEL)],
+    "threads": Annotated[int, typer.Option("--threads", min=1, help="Torch threads of one process.", rich_help_panel=_PANEL)],
+    "profile": Annotated[
+        Profile, typer.Option("--profile", help="Effort: smoke is no evidence, full takes hours.", rich_help_panel=_PANEL)
+    ],
+    "out": Annotated[Path | None, typer.Option("--out", help="File or folder of the result.", rich_help_panel=_PANEL)],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.", rich_help_panel=_PANEL)],
+}
+
+
+def with_options(command: Callable[Concatenate[Options, P], int]) -> Callable[..., int]:
+    """Give a command the common options after its own; it receives them as its first argument.
+
+    >>> @with_options
+    ... def greet(options: Options, name: str) -> int:
+    ...     return options.seed + len(name)
+    >>> list(inspect.signature(greet).parameters)[:3], greet(name="ab", seed=3)
+    (['name', 'as_json', 'seed'], 5)
+    """
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    defaults = Options()
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, name), annotation=annotation)
+        for name, annotation in _COMMON.items()
+    ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> int:
+        options = Options(**{name: given.pop(name) for name in _COMMON if name in given})
+        _require_device(options.device)
+        bound: Any = command
+        return int(bound(options, **given) or 0)
+
+    run.__dict__["__signature__"] = inspect.Signature([*own, *common], return_annotation=int)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *common)} | {"return": int}
+    return run
+
+
+def _require_device(device: str) -> None:
+    """Raise `UsageError` unless ``device`` can be had."""
+    if device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        message = f"--device {device}: torch {torch.__version__} finds no CUDA device here; leave --device out to work on the CPU"
+        raise UsageError(message)
+    try:
+        known = torch.device(device).type == "cuda"
+    except RuntimeError:
+        known = False
+    if not known:
+        message = f"--device {device}: a device is cpu, cuda or cuda:0, cuda:1, ..."
+        raise UsageError(message)
+    from modelward.cli.output import warn
+
+    warn(f"this version evaluates on the CPU: --device {device} changes nothing yet")
+
+
+@contextlib.contextmanager
+def working(options: Options) -> Iterator[None]:
+    """Run a block that computes: progress on stderr, torch on the asked number of threads, stdout free for the result."""
+    if options.precision != "fp32":
+        raise UsageError("models are evaluated in fp32: bf16 changes answers near a decision; leave --precision out")
+    import torch
+
+    from modelward.cli.display import progress_shown
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(options.threads)
+    try:
+        with progress_shown(quiet=options.quiet), contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def invoked(arguments: Sequence[str]) -> Iterator[None]:
+    """Remember the arguments of this run, for `command_line`."""
+    token = _invocation.set(tuple(arguments))
+    try:
+        yield
+    finally:
+        _invocation.reset(token)
+
+
+def command_line() -> str:
+    """Return the shell command of this run, for reports.
+
+    >>> with invoked(["audit", "--data", "my set"]):
+    ...     command_line()
+    "modelward audit --data 'my set'"
+    """
+    arguments = _invocation.get()
+    return shlex.join(["modelward", *(sys.argv[1:] if arguments is None else arguments)])
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Return (height, width) from ``"32,32"``.
+
+    >>> parse_size("28,32")
+    (28, 32)
+    """
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() and 0 < int(part) < 4096 for part in parts):
+        message = f"--size takes height and width in pixels, as in --size 32,32, not {text!r}"
+        raise UsageError(message)
+    return int(parts[0]), int(parts[1])
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return hyper-parameters from ``name=value`` pairs: values are numbers, fractions, true, false, null or text.
+
+    >>> parse_settings(["count=400", "eps=8/255", "view=label", "references=null"])
+    {'count': 400, 'eps': 0.03137254901960784, 'view': 'label', 'references': None}
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name.isidentifier():
+            message = f"--set takes name=value, as in --set count=400, not {pair!r}"
+            raise UsageError(message)
+        if name in settings:
+            message = f"--set gives {name} twice"
+            raise UsageError(message)
+        settings[name] = parse_value(text)
+    return settings
+
+
+def parse_value(text: str) -> Any:
+    """Return a JSON scalar, a fraction as float, or the text itself."""
+    import json
+    from fractions import Fraction
+
+    top, slash, bottom = text.partition("/")
+    if slash and top.strip().isdecimal() and bottom.strip().isdecimal() and int(bottom):
+        return float(Fraction(int(top), int(bottom)))
+    try:
+        value = json.loads(text, parse_constant=lambda _: text)
+    except ValueError:
+        return text
+    return value if value is None or isinstance(value, bool | int | float | str) else text

@@ -1,0 +1,1 @@
+"""The words of the house: families, cards, suspects, verdicts, results, errors."""

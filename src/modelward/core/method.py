@@ -1,0 +1,43 @@
+"""A method: a frozen dataclass whose fields are the hyper-parameters; its family's verb does the work."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Self
+
+from modelward.core.canonical import digest_of
+from modelward.core.card import Card
+from modelward.core.errors import UsageError
+from modelward.core.nearest import nearest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """Base of every family. A concrete method sets ``card`` and writes its family's verb."""
+
+    card: ClassVar[Card]
+    family: ClassVar[str]
+
+    @classmethod
+    def configured(cls, settings: dict[str, Any]) -> Self:
+        """Build the method from plain settings, as a plan or a shell command gives them.
+
+        Raises
+        ------
+        UsageError
+            for a setting that the method does not have; the nearest name is suggested.
+        """
+        known = [field.name for field in dataclasses.fields(cls) if field.init]
+        for name in settings:
+            if name not in known:
+                message = f"{cls.card.name} has no setting {name!r}{nearest(name, known)}; it has {', '.join(known)}"
+                raise UsageError(message)
+        return cls(**settings)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the hyper-parameters by name."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
+
+    def fingerprint(self) -> str:
+        """Return a digest of the method's name and hyper-parameters."""
+        return digest_of([self.card.name, self.settings()])

@@ -1,0 +1,1 @@
+"""Plan -> cells -> rows: the store, the engine, the null zoo, the suspect farm."""

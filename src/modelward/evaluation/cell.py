@@ -1,0 +1,93 @@
+"""A cell: one piece of work of an evaluation, keyed by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelward.core.canonical import digest_of
+from modelward.evaluation.code import code_digest
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One piece of work.
+
+    Parameters
+    ----------
+    work
+        ``"package.module:function"`` taking a `Job` and returning an `Outcome`.
+    settings
+        JSON values: method name and fields, budget, part names.
+    inputs
+        by name: the digest of a stored artefact, or another cell, whose artefact it reads.
+    seed
+        of this cell; a hash of its coordinates.
+    label
+        what progress displays and failure messages call it.
+    seconds
+        estimated time on one core, for the plan and the time left.
+    uses
+        further modules whose code the result depends on, such as the method's.
+    threads, precision
+        what the result depends on besides.
+    """
+
+    work: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str | Cell] = field(default_factory=dict)
+    seed: int = 0
+    label: str = ""
+    seconds: float = 1.0
+    uses: tuple[str, ...] = ()
+    threads: int = 1
+    precision: str = "fp32"
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 over everything that the result depends on."""
+        inputs = {name: value.key if isinstance(value, Cell) else value for name, value in self.inputs.items()}
+        code = code_digest(self.work.partition(":")[0], *self.uses)
+        return digest_of([self.work, dict(self.settings), inputs, self.seed, self.threads, self.precision, code])
+
+    @property
+    def needs(self) -> Iterable[Cell]:
+        """Cells that must be finished first."""
+        return (value for value in self.inputs.values() if isinstance(value, Cell))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a work function is given: the cell's settings and the digests of its inputs, all plain data."""
+
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    seed: int
+    store: str
+    threads: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a work function returns: rows, and arrays to keep with facts about them."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished cell as the store holds it."""
+
+    key: str
+    rows: list[dict[str, Any]]
+    artifact: str | None
+    seconds: float
+    cached: bool = True

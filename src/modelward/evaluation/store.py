@@ -1,0 +1,161 @@
+"""The store: rows in SQLite, arrays as safetensors named by their digest. Content-addressed, atomic, free of torch."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Column, Float, Integer, MetaData, String, Table, Text, create_engine, delete, event, func, insert, select
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from modelward._version import __version__
+from modelward.core.canonical import canonical_json
+from modelward.core.errors import StoreError
+from modelward.evaluation.cell import Cell, Finished, Outcome
+from modelward.io.atomic import sweep, write_bytes
+from modelward.io.safetensors import dump_arrays, load_arrays
+
+_META = MetaData()
+_CELLS = Table(
+    "cells", _META,
+    Column("key", String(64), primary_key=True), Column("work", Text, nullable=False), Column("label", Text, nullable=False),
+    Column("settings", Text, nullable=False), Column("seed", Integer, nullable=False), Column("threads", Integer, nullable=False),
+    Column("precision", Text, nullable=False), Column("seconds", Float, nullable=False), Column("artifact", String(64)),
+    Column("finished", Text, nullable=False), Column("version", Text, nullable=False), Column("rows", Text, nullable=False),
+)  # fmt: skip
+STALE_TEMP_SECONDS = 3600.0
+
+
+def default_home() -> Path:
+    """Return ``$MODELWARD_HOME``, else the user's cache folder."""
+    home = os.environ.get("MODELWARD_HOME")
+    if home:
+        return Path(home)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "modelward"
+
+
+def _durable(connection: sqlite3.Connection, _record: object) -> None:
+    """Keep out of the WAL-reset range: rollback journal, full sync."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=DELETE")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA busy_timeout=60000")
+    cursor.close()
+
+
+class Store:
+    """Finished cells under one folder.
+
+    Parameters
+    ----------
+    folder
+        where ``cells.sqlite`` and ``blobs/`` live; made when absent.
+
+    Raises
+    ------
+    StoreError
+        when the folder cannot be written or the database cannot be read.
+    """
+
+    def __init__(self, folder: Path | str | None = None) -> None:
+        self.folder = Path(folder) if folder is not None else default_home()
+        self.blobs = self.folder / "blobs"
+        try:
+            self.blobs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"the store {self.folder} cannot be made: {error.strerror}; set $MODELWARD_HOME to a folder you may write"
+            raise StoreError(message) from error
+        sweep(self.blobs, STALE_TEMP_SECONDS)
+        self._engine = self._open()
+
+    def _open(self) -> Engine:
+        """Open the database and make its table when it is new."""
+        engine = create_engine(f"sqlite:///{self.folder / 'cells.sqlite'}")
+        event.listen(engine, "connect", _durable)
+        try:
+            _META.create_all(engine)
+        except SQLAlchemyError as error:
+            message = f"the store {self.folder} cannot be opened: {getattr(error, 'orig', error)}; move it away or set $MODELWARD_HOME"
+            raise StoreError(message) from error
+        return engine
+
+    def put(self, arrays: Mapping[str, NDArray[np.generic]], facts: Mapping[str, str] | None = None) -> str:
+        """Write arrays as one content-addressed file and return its digest."""
+        data = dump_arrays(dict(arrays), dict(facts or {}))
+        digest = hashlib.sha256(data).hexdigest()
+        path = self.path(digest)
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            write_bytes(path, data)
+        return digest
+
+    def path(self, digest: str) -> Path:
+        """Return where the artefact with ``digest`` is kept."""
+        return self.blobs / digest[:2] / f"{digest}.safetensors"
+
+    def get(self, digest: str) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
+        """Return (arrays, facts) of an artefact; its digest is checked."""
+        return load_arrays(self.path(digest), digest=digest)
+
+    def find(self, key: str) -> Finished | None:
+        """Return the finished cell with ``key``, or ``None``; a cell whose artefact is gone counts as not done."""
+        return self.find_many([key]).get(key)
+
+    def find_many(self, keys: Iterable[str]) -> dict[str, Finished]:
+        """Return the finished cells among ``keys``."""
+        wanted = list(keys)
+        found: dict[str, Finished] = {}
+        with self._engine.connect() as connection:
+            for start in range(0, len(wanted), 500):
+                query = select(_CELLS).where(_CELLS.c.key.in_(wanted[start : start + 500]))
+                for row in connection.execute(query).mappings():
+                    if row["artifact"] is None or self.path(row["artifact"]).exists():
+                        found[row["key"]] = Finished(row["key"], json.loads(row["rows"]), row["artifact"], row["seconds"])
+        return found
+
+    def finish(self, cell: Cell, outcome: Outcome, artifact: str | None, seconds: float) -> Finished:
+        """Record a finished cell in one transaction; a cell that is already there stays as it was."""
+        values = {
+            "key": cell.key, "work": cell.work, "label": cell.label, "settings": canonical_json(dict(cell.settings)).decode(), "seed": cell.seed,
+            "threads": cell.threads, "precision": cell.precision, "seconds": seconds, "artifact": artifact, "version": __version__,
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "rows": canonical_json(outcome.rows).decode(),
+        }  # fmt: skip
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(delete(_CELLS).where(_CELLS.c.key == cell.key, _CELLS.c.artifact.is_not(artifact)))
+                connection.execute(insert(_CELLS).prefix_with("OR IGNORE"), values)
+        except SQLAlchemyError as error:
+            message = f"the store {self.folder} cannot be written: {getattr(error, 'orig', error)}; free some space or set $MODELWARD_HOME"
+            raise StoreError(message) from error
+        return Finished(cell.key, json.loads(str(values["rows"])), artifact, seconds, cached=False)
+
+    def listing(self) -> Iterator[dict[str, Any]]:
+        """Yield label, work, seconds, finish time and size of every finished cell, oldest first."""
+        with self._engine.connect() as connection:
+            for row in connection.execute(select(_CELLS).order_by(_CELLS.c.finished)).mappings():
+                size = self.path(row["artifact"]).stat().st_size if row["artifact"] and self.path(row["artifact"]).exists() else 0
+                yield {**{name: row[name] for name in ("key", "label", "work", "seed", "seconds", "finished", "version")}, "bytes": size}
+
+    def count(self) -> int:
+        """Return the number of finished cells."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(select(func.count()).select_from(_CELLS)).scalar_one())
+
+    def clear(self) -> int:
+        """Forget every cell and artefact; return how many cells there were."""
+        count = self.count()
+        with self._engine.begin() as connection:
+            connection.execute(delete(_CELLS))
+        for path in self.blobs.rglob("*.safetensors"):
+            path.unlink(missing_ok=True)
+        return count

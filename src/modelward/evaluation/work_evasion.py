@@ -1,0 +1,81 @@
+"""Work: accuracy over eps under one attack, for floats and after rounding to 8 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from modelward.attacks.evasion.flags import masking_flags
+from modelward.core.catalogue import find
+from modelward.core.errors import UsageError
+from modelward.core.families import EvasionMethod
+from modelward.core.guard import predict
+from modelward.core.rng import derive_seed, generator
+from modelward.evaluation.cell import Job, Outcome
+from modelward.evaluation.parcels import get_images, get_model
+from modelward.evaluation.rows import rate
+from modelward.imaging.quantise import as_8bit
+
+CHUNK = 256
+
+
+def curve(job: Job) -> Outcome:
+    """Attack the first ``count`` test images at each eps; images that are misclassified anyway are not attacked and count as lost.
+
+    Settings: ``method``, ``fields`` (``step`` may be left to eps / 4), ``norm``, ``eps`` (list), ``count``. Inputs: ``model``, ``test``.
+    Arrays: ``robust_8bit`` and ``robust_float``, bool (len(eps), count).
+    """
+    torch.set_num_threads(job.threads)
+    settings = job.settings
+    images, model = get_images(job.store, job.inputs["test"]), get_model(job.store, job.inputs["model"])
+    images = images.take(slice(0, int(settings["count"])))
+    correct = predict(model, images.pixels).argmax(1) == images.labels
+    rounded, exact, rows = [], [], []
+    for eps in settings["eps"]:
+        method = _at(settings["method"], dict(settings["fields"]), settings["norm"], float(eps))
+        robust8, robust, flags, seconds, worst = correct.clone(), correct.clone(), list[str](), 0.0, 0.0
+        for chunk in correct.nonzero().squeeze(1).split(CHUNK):
+            rng = generator(derive_seed(job.seed, eps, int(chunk[0])))
+            x, y = images.batch(chunk), images.labels[chunk]
+            result = method.run(model, x, y, rng=rng)
+            robust[chunk] = predict(model, result.value).argmax(1) == y
+            robust8[chunk] = predict(model, as_8bit(result.value)).argmax(1) == y
+            worst = max(worst, float((result.value - x).abs().max()))
+            flags += [flag for flag in result.flags if flag not in flags]
+            seconds += result.seconds
+        rounded.append(robust8.numpy())
+        exact.append(robust.numpy())
+        budget = f"{settings['norm']} {_words(eps, settings['norm'])}"
+        extra = {"eps": eps, "norm": settings["norm"], "float_accuracy": float(robust.float().mean()), "max_change": worst}
+        rows.append(
+            rate("accuracy", int(robust8.sum()), len(robust8), attack=settings["method"], budget=budget, data=images.name, seed=job.seed,
+                 threads=job.threads, seconds=seconds, flags=flags, extra=extra).as_json()
+        )  # fmt: skip
+    return Outcome(rows, {"robust_8bit": np.stack(rounded), "robust_float": np.stack(exact), "correct": correct.numpy()})
+
+
+def _words(eps: float, norm: str) -> str:
+    """Return eps as people write it: a fraction of 255 for Linf."""
+    return f"{round(eps * 255)}/255" if norm == "linf" and abs(eps * 255 - round(eps * 255)) < 1e-6 else f"{eps:g}"
+
+
+def _at(name: str, fields: dict[str, object], norm: str, eps: float) -> EvasionMethod:
+    """Return the attack at one eps; iterated attacks step eps / 4 unless told otherwise."""
+    kind = find(name)
+    if "step" in {*getattr(kind, "__dataclass_fields__", {})} and "step" not in fields:
+        fields["step"] = eps / 4
+    method = kind.configured({**fields, "norm": norm, "eps": eps})
+    if not isinstance(method, EvasionMethod):
+        message = f"{name} is no evasion attack"
+        raise UsageError(message)
+    return method
+
+
+def signs(job: Job) -> Outcome:
+    """Look for the signs of masked gradients on the first ``count`` test images. Inputs: ``model``, ``test``."""
+    torch.set_num_threads(job.threads)
+    images, model = get_images(job.store, job.inputs["test"]), get_model(job.store, job.inputs["model"])
+    images = images.take(slice(0, int(job.settings["count"])))
+    found = masking_flags(model, images.batch(slice(None)), images.labels)
+    row = rate("masking_signs", len(found), 4, unit="count of 4", data=images.name, seed=job.seed, extra={"found": found})
+    return Outcome([row.as_json()])

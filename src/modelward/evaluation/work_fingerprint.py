@@ -1,0 +1,126 @@
+"""Work: enrol one ownership method, verify every suspect of the farm, and say how well thieves and independents are told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from modelward.core.catalogue import find
+from modelward.core.errors import UsageError
+from modelward.core.families import OwnershipMethod
+from modelward.core.rng import generator
+from modelward.core.suspect import Access, Suspect
+from modelward.core.verdict import Verdict
+from modelward.evaluation.cell import Job, Outcome
+from modelward.evaluation.parcels import get_images, get_model
+from modelward.evaluation.rows import Row, from_interval, rate
+from modelward.evaluation.store import Store
+from modelward.evaluation.work_training import lineage_of
+from modelward.statistics import auc_delong, mann_whitney, wilson
+
+
+def assess(job: Job) -> Outcome:
+    """Enrol and verify. Settings: ``method``, ``fields``, ``access``. Inputs: ``victim``, ``probes``, ``null/I``, ``validation/I``, ``thief/I``.
+
+    Rows: one ``statistic`` per suspect with its verdict, one ``auc`` per group, recognised thieves, accused held-out nulls.
+    """
+    torch.set_num_threads(job.threads)
+    settings = job.settings
+    method = find(settings["method"]).configured(dict(settings["fields"]))
+    if not isinstance(method, OwnershipMethod):
+        message = f"{settings['method']} proves no ownership"
+        raise UsageError(message)
+    nulls, validation, thieves = (_group(job, prefix) for prefix in ("null", "validation", "thief"))
+    load = {digest: get_model(job.store, digest) for digest in {**nulls, **validation, **thieves}.values()}
+    victim = get_model(job.store, job.inputs["victim"])
+    _, key = method.protect(
+        victim, get_images(job.store, job.inputs["probes"]), nulls=[load[d] for d in nulls.values()],
+        thieves=[load[d] for d in validation.values()], rng=generator(job.seed),
+    )  # fmt: skip
+    references = int(getattr(method, "references", 0)) if getattr(method, "explainable", False) else 0
+    suspects = [("independent", digest) for digest in list(nulls.values())[references:]] + [("thief", digest) for digest in thieves.values()]
+    access = Access(settings.get("access", "weights"))
+    verdicts = [(side, digest, method.verify(Suspect.of_model(load[digest], access=access), key)) for side, digest in suspects]
+    facts = {digest: lineage_of(Store(job.store).get(digest)[1]) for _, digest in suspects}
+    return Outcome([row.as_json() for row in _rows(settings, verdicts, facts, job)])
+
+
+def _group(job: Job, prefix: str) -> dict[str, str]:
+    """Return the inputs under ``prefix`` in order of their number."""
+    chosen = [name for name in job.inputs if name.startswith(f"{prefix}/")]
+    return {name: job.inputs[name] for name in sorted(chosen, key=lambda name: int(name.rpartition("/")[2]))}
+
+
+def _rows(settings: Mapping[str, Any], verdicts: list[tuple[str, str, Verdict]], facts: dict[str, dict[str, Any]], job: Job) -> list[Row]:
+    """Return the rows of one enrolment."""
+    common = {"method": settings["method"], "variant": verdicts[0][2].variant, "budget": verdicts[0][2].statistic_name, "seed": job.seed}
+    rows = [
+        Row(metric="statistic", value=v.statistic, n=v.queries, unit="distance", attack=str(facts[digest].get("method", "none")), model=digest, **common,
+            extra={"side": side, "group": facts[digest].get("group"), "useful": bool(facts[digest].get("useful", True)), "p": v.p_value,
+                   "accuracy": facts[digest].get("accuracy"), "decision": v.decision.value, "fields": facts[digest].get("fields", {})})
+        for side, digest, v in verdicts
+    ]  # fmt: skip
+    independent = [row for row in rows if row.extra["side"] == "independent"]
+    useful = [row for row in rows if row.extra["side"] == "thief" and row.extra["useful"]]
+    rows += [_auc(group, [r for r in useful if r.extra["group"] == group], independent, common) for group in _order(useful)]
+    if useful:
+        rows.append(_auc("all thieves", useful, independent, common))
+        caught = sum(row.extra["decision"] == "stolen" for row in useful)
+        rows.append(rate("recognised", caught, len(useful), attack="all thieves", **common))
+    last = verdicts[0][2]
+    rows.append(
+        rate("false_claims", last.false_claims, last.false_claim_trials, attack="held-out independent models", **common,
+             extra={"bound": last.false_claim_bound, "threshold": last.threshold, "nulls": last.nulls, "rank_bound": 1 / (last.nulls + 1)})
+    )  # fmt: skip
+    return rows + _matched(useful, independent, common)
+
+
+def _order(rows: list[Row]) -> list[str]:
+    """Return the groups in order of appearance."""
+    return list(dict.fromkeys(str(row.extra["group"]) for row in rows))
+
+
+def _auc(group: str, thieves: list[Row], independent: list[Row], common: dict[str, Any]) -> Row:
+    """Return the AUC of one group against all independent models: thieves have the smaller distances."""
+    positive, negative = (np.array([-row.value for row in rows]) for rows in (thieves, independent))
+    interval = auc_delong(positive, negative)
+    extra = {"thieves": len(thieves), "independents": len(independent), "p_mann_whitney": mann_whitney(positive, negative)}
+    return from_interval("auc", interval, attack=group, unit="auc", **common, extra=extra)
+
+
+def _matched(useful: list[Row], independent: list[Row], common: dict[str, Any], width: float = 0.02) -> list[Row]:
+    """Return, per group of thieves, the AUC against the independent models whose accuracy is within 2 points of that group's mean."""
+    rows = []
+    for group in _order(useful):
+        thieves = [row for row in useful if row.extra["group"] == group]
+        mean = float(np.mean([row.extra["accuracy"] for row in thieves]))
+        alike = [row for row in independent if abs(float(row.extra["accuracy"]) - mean) <= width]
+        if alike:
+            row = _auc(group, thieves, alike, common)
+            rows.append(Row(**{**vars(row), "metric": "auc_accuracy_matched"}))
+    return rows
+
+
+def accuser(job: Job) -> Outcome:
+    """Let a stranger enrol a model of his own and accuse the victim: he must not win.
+
+    Inputs: ``victim``, ``accuser/I``, ``probes``, ``null/I``; settings as in `assess`.
+    """
+    torch.set_num_threads(job.threads)
+    method = find(job.settings["method"]).configured(dict(job.settings["fields"]))
+    assert isinstance(method, OwnershipMethod)  # noqa: S101  # assess checks the same settings first
+    victim = get_model(job.store, job.inputs["victim"])
+    nulls = [get_model(job.store, digest) for digest in _group(job, "null").values()]
+    won, rows = 0, _group(job, "accuser")
+    details = []
+    for digest in rows.values():
+        _, key = method.protect(get_model(job.store, digest), get_images(job.store, job.inputs["probes"]), nulls=nulls, rng=generator(job.seed))
+        verdict = method.verify(Suspect.of_model(victim), key)
+        won += verdict.stolen
+        details.append({"accuser": digest, "statistic": verdict.statistic, "p": verdict.p_value, "decision": verdict.decision.value})
+    interval = wilson(won, len(rows))
+    row = from_interval("unrelated_accuser_wins", interval, method=job.settings["method"], attack="unrelated accuser", extra={"claims": details})
+    return Outcome([row.as_json()])

@@ -1,0 +1,50 @@
+"""Work: steal one model, and measure what the thief got."""
+
+from __future__ import annotations
+
+import torch
+
+from modelward.core.canonical import canonical_json
+from modelward.core.catalogue import find
+from modelward.core.errors import UsageError
+from modelward.core.families import TheftMethod
+from modelward.core.guard import predict
+from modelward.core.rng import generator
+from modelward.core.suspect import Suspect
+from modelward.core.view import AttackerView, Labels
+from modelward.evaluation.cell import Job, Outcome
+from modelward.evaluation.parcels import get_images, get_model, pack_model
+from modelward.evaluation.rows import rate
+
+MAX_DROP = 0.05
+
+
+def steal(job: Job) -> Outcome:
+    """Run one theft; return the stolen model with its accuracy, its agreement with the victim and its lineage.
+
+    Settings: ``method``, ``fields``, ``labels``, ``arch``, ``group``, ``access``. Inputs: ``victim``, ``images``, ``test``.
+    """
+    torch.set_num_threads(job.threads)
+    settings = job.settings
+    images, test = get_images(job.store, job.inputs["images"]), get_images(job.store, job.inputs["test"])
+    victim = get_model(job.store, job.inputs["victim"])
+    method = find(settings["method"]).configured(dict(settings["fields"]))
+    if not isinstance(method, TheftMethod):
+        message = f"{settings['method']} is no theft"
+        raise UsageError(message)
+    view = AttackerView(Suspect.of_model(victim, access=settings["access"]), images, Labels(settings["labels"]), settings["arch"])
+    result = method.run(view, rng=generator(job.seed))
+    before, after = (predict(model, test.pixels).argmax(1) for model in (victim, result.value.model))
+    correct = after == test.labels
+    drop = float((before == test.labels).float().mean() - correct.float().mean())
+    lineage = {
+        "group": settings["group"], "parent": job.inputs["victim"], "method": settings["method"], "fields": dict(settings["fields"]),
+        "data": images.name, "data_digest": images.digest, "images": len(images), "labels": settings["labels"], "arch": settings["arch"],
+        "seed": job.seed, "accuracy": float(correct.float().mean()), "drop": drop, "agreement": float((before == after).float().mean()),
+        "useful": drop <= MAX_DROP, "queries": result.queries, "log": result.value.log,
+    }  # fmt: skip
+    budget = ", ".join(f"{name} {value}" for name, value in settings["fields"].items())
+    row = rate("thief_accuracy", int(correct.sum()), len(correct), attack=settings["method"], budget=budget, data=test.name, seed=job.seed,
+               threads=job.threads, seconds=result.seconds, flags=result.flags, extra=lineage)  # fmt: skip
+    packed = pack_model(result.value.model, {"lineage": canonical_json(lineage).decode()})
+    return Outcome([row.as_json()], packed.arrays, packed.facts)

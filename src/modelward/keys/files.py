@@ -1,0 +1,39 @@
+"""Write and read keys as ``.mw`` files: safetensors with a canonical JSON header, digests of every part, optionally inside age."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from modelward._version import __version__
+from modelward.core.errors import FormatError
+from modelward.core.key import Key
+from modelward.io.age import Secret
+from modelward.io.container import read_mw, write_mw
+
+
+def write_key(path: Path | str, key: Key, *, passphrase: Secret | None = None) -> None:
+    """Write ``key`` to ``path`` (mode 0600), encrypted with age when a passphrase is given."""
+    header = {
+        "method": key.method, "variant": key.variant, "modelward": __version__, "model_digest": key.model_digest, "facts": dict(key.facts),
+    }  # fmt: skip
+    arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in key.tensors.items()}
+    write_mw(Path(path), header, arrays, passphrase=passphrase)
+
+
+def read_key(path: Path | str, *, passphrase: Secret | None = None) -> Key:
+    """Read a key; an altered, newer or foreign file is refused.
+
+    Raises
+    ------
+    FormatError, UnsafeFileError, UsageError
+        as `modelward.io.container.read_mw` says.
+    """
+    header, arrays = read_mw(Path(path), passphrase=passphrase)
+    missing = [name for name in ("method", "variant", "model_digest", "facts") if name not in header]
+    if missing:
+        message = f"{Path(path).name} is no key: its header lacks {missing[0]!r}"
+        raise FormatError(message)
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    return Key(str(header["method"]), str(header["variant"]), str(header["model_digest"]), dict(header["facts"]), tensors)

@@ -1,0 +1,104 @@
+"""Model files: safetensors with the architecture in the metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from modelward.core.errors import InputError, UsageError
+from modelward.core.guard import require_finite, state_digest
+from modelward.io.safetensors import load_tensors, save_tensors
+from modelward.models.nets import Net, infer
+
+CAP_BYTES = 2**31
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model with what its file says of itself.
+
+    Parameters
+    ----------
+    model
+        the network, in eval mode.
+    arch
+        name with arguments.
+    digest
+        SHA-256 over its tensors.
+    facts
+        the file's metadata: ``trained_on`` (digest of the training images), ``data``, ``source`` and the like.
+    """
+
+    model: Net
+    arch: str
+    digest: str
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def save_model(path: Path | str, model: nn.Module, facts: dict[str, str] | None = None) -> None:
+    """Write ``model``'s state to a safetensors file, with its architecture and ``facts`` in the metadata."""
+    metadata = {"format": "pt", **(facts or {})}
+    if isinstance(model, Net):
+        metadata |= {"arch": model.arch, "size": f"{model.size[0]},{model.size[1]}", "classes": str(model.classes)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_tensors(Path(path), tensors, metadata)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """Read ``"28,28"``; anything else is no size."""
+    parts = (text or "").split(",")
+    return (int(parts[0]), int(parts[1])) if len(parts) == 2 and all(p.isdigit() and 0 < int(p) < 4096 for p in parts) else None
+
+
+def load_model(path: Path | str, arch: str | None = None, *, size: tuple[int, int] | None = None) -> LoadedModel:
+    """Read a model from a safetensors file.
+
+    Parameters
+    ----------
+    path
+        the file.
+    arch
+        architecture name; may be left out for files that modelward saved.
+    size
+        (height, width) of the input, where neither the file nor the weights tell.
+
+    Raises
+    ------
+    UsageError
+        no architecture was given and the file names none.
+    InputError
+        the weights are of another architecture, or NaN.
+    FormatError, UnsafeFileError
+        from the reader.
+    """
+    tensors, facts = load_tensors(Path(path), cap=CAP_BYTES)
+    arch = arch or facts.get("arch")
+    if not arch:
+        message = f"{Path(path).name} does not say its architecture; pass --arch, for example --arch resnet8"
+        raise UsageError(message)
+    model = infer(arch, tensors, size or _size(facts.get("size")))
+    fill(model, tensors, Path(path).name)
+    require_finite(model)
+    return LoadedModel(model, model.arch, state_digest(model), facts)
+
+
+def fill(model: Net, tensors: dict[str, Tensor], name: str) -> None:
+    """Copy ``tensors`` into ``model``; every name and shape must match, normalisation buffers may be absent."""
+    wanted = model.state_dict()
+    missing = sorted(set(wanted) - set(tensors) - {"mean", "std"})
+    extra = sorted(set(tensors) - set(wanted))
+    wrong = [key for key in wanted if key in tensors and wanted[key].shape != tensors[key].shape]
+    if missing or extra or wrong:
+        what = (
+            f"tensor {missing[0]!r} is missing" if missing
+            else f"tensor {extra[0]!r} has no place" if extra
+            else f"tensor {wrong[0]!r} has shape {tuple(tensors[wrong[0]].shape)}, wanted {tuple(wanted[wrong[0]].shape)}"
+        )  # fmt: skip
+        message = f"{name} does not fit {model.arch}: {what}; pass the architecture it was trained with in --arch"
+        raise InputError(message)
+    with torch.no_grad():
+        for key, tensor in tensors.items():
+            wanted[key].copy_(tensor)

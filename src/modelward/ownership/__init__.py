@@ -1,0 +1,6 @@
+"""Ownership: methods that say, with a false-claim bound, whether a suspect was made from a model."""
+
+from modelward.ownership.sac import SAC
+from modelward.ownership.sac_jc import SACJC
+
+__all__ = ["SAC", "SACJC"]

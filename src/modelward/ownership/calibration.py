@@ -1,0 +1,86 @@
+"""From a statistic and the scores of independent models to a verdict. Small statistics mean "stolen"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modelward.core.suspect import Suspect
+from modelward.core.verdict import Decision, Verdict
+from modelward.statistics import rank_p, rank_threshold, upper_bound
+
+MIN_CALIBRATION = 20
+CAVEATS = (
+    "It does not prove how the suspect was made: it says that an independent model would rarely score like this.",
+    "The false-claim rate holds for models like the null models behind the key, on data like theirs.",
+    "An owner who enrols after seeing the suspect could choose probes that fit it: ask for the date of the commitment.",
+)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores of models other than the suspect, fixed before it is seen.
+
+    Parameters
+    ----------
+    nulls
+        statistics of the independent models that set the threshold.
+    holdout
+        statistics of further independent models, on which false claims are counted.
+    thieves
+        statistics of validation thieves, for the power and the paper's threshold.
+    alpha
+        a suspect is called stolen when its rank p-value is at most this.
+    """
+
+    nulls: tuple[float, ...] = ()
+    holdout: tuple[float, ...] = ()
+    thieves: tuple[float, ...] = ()
+    alpha: float = 0.05
+
+    @classmethod
+    def split(cls, scores: Sequence[float], thieves: Sequence[float], alpha: float) -> Calibration:
+        """Set aside up to 30 % of the null models for counting false claims, while at least 20 remain for the threshold."""
+        held = min(round(0.3 * len(scores)), max(0, len(scores) - MIN_CALIBRATION))
+        kept = len(scores) - held
+        # every k-th model is held out, so that each kind of null stands in both parts
+        chosen = {round((i + 0.5) * len(scores) / held) for i in range(held)} if held else set()
+        nulls = tuple(s for i, s in enumerate(scores) if i not in chosen)
+        holdout = tuple(s for i, s in enumerate(scores) if i in chosen)
+        return cls(nulls[: max(kept, len(nulls))], holdout, tuple(thieves), alpha)
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Calibration:
+        """Read the calibration back from a key."""
+        return cls(tuple(facts["nulls"]), tuple(facts["holdout"]), tuple(facts["thieves"]), float(facts["alpha"]))
+
+    def threshold(self, variant: str) -> float | None:
+        """Return the largest statistic still called stolen, or ``None`` when there are too few null models.
+
+        ``paper``: midway between the mean of the thieves and the mean of the nulls; ``hardened``: the largest value with p <= alpha.
+        """
+        if variant == "paper":
+            if not self.nulls or not self.thieves:
+                return None
+            return (sum(self.nulls) / len(self.nulls) + sum(self.thieves) / len(self.thieves)) / 2
+        limit = rank_threshold(self.nulls, self.alpha) if self.nulls else None
+        return None if limit is None or not math.isfinite(limit) else limit
+
+    def verdict(self, statistic: float, suspect: Suspect, *, method: str, variant: str, name: str, notes: Sequence[str] = ()) -> Verdict:
+        """Return the verdict on a suspect whose statistic is ``statistic``."""
+        limit = self.threshold(variant)
+        p = rank_p(statistic, self.nulls) if self.nulls else None
+        if limit is None:
+            decision = Decision.UNDECIDED
+            notes = (*notes, "The key is not calibrated: fewer null models than a decision needs, so nothing can be concluded.")
+        else:
+            decision = Decision.STOLEN if statistic <= limit else Decision.NOT_STOLEN
+        false = sum(score <= limit for score in self.holdout) if limit is not None else 0
+        bound = upper_bound(false, len(self.holdout)) if limit is not None and self.holdout else None
+        return Verdict(
+            decision=decision, method=method, variant=variant, statistic_name=name, statistic=statistic, threshold=limit, p_value=p,
+            nulls=len(self.nulls), false_claims=false, false_claim_trials=len(self.holdout), false_claim_bound=bound,
+            queries=suspect.queries, access=suspect.access.value, caveats=(*notes, *CAVEATS),
+        )  # fmt: skip

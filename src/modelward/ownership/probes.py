@@ -1,0 +1,77 @@
+"""Probe images of sample-correlation fingerprints, with where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from modelward.core.errors import InputError, UsageError
+from modelward.core.guard import predict
+from modelward.core.images import ImageSet
+from modelward.imaging.corruptions import corrupt
+from modelward.imaging.mixing import sac_cutmix
+from modelward.imaging.quantise import to_uint8
+
+KINDS = ("wrong", "source", "normal", "cutmix", "noise")
+MIN_PROBES = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """Query images as uint8 (n, C, H, W), the labels of the images they were made from, and the indices of those."""
+
+    pixels: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+def altered(images: ImageSet, corruption: str, severity: int, *, rng: torch.Generator) -> ImageSet:
+    """Return ``images`` under a corruption of severity 1-5, 8-bit; severity 0 leaves them alone."""
+    if not severity:
+        return images
+    pixels = to_uint8(corrupt(images.batch(slice(None)), corruption, severity, rng=rng))
+    return ImageSet(pixels, images.labels, images.classes, f"{images.name} {corruption} {severity}")
+
+
+def select(
+    images: ImageSet, kind: str, count: int, *, victim: nn.Module, references: Sequence[nn.Module] = (), rng: torch.Generator
+) -> Probes:
+    """Return up to ``count`` probes.
+
+    Parameters
+    ----------
+    images
+        candidates that no model under study was trained on.
+    kind
+        ``wrong``: the victim errs, and with ``references`` at least one of them is right (an explainable error); ``source``: the victim errs
+        and every reference is right; ``normal``: any; ``cutmix``: one square patch of side .2 W pasted from another image;
+        ``noise``: uniform noise (the null control of probe choice).
+    """
+    if kind not in KINDS:
+        message = f"probes are {', '.join(KINDS)}, not {kind!r}"
+        raise UsageError(message)
+    order = torch.randperm(len(images), generator=rng)
+    if kind in {"wrong", "source"}:
+        order = order[_telling(images, kind, victim, references)[order]]
+    index = order[:count]
+    if len(index) < MIN_PROBES:
+        message = f"only {len(index)} of {len(images)} images serve as {kind!r} probes and {MIN_PROBES} are needed; pass more images, or kind='normal'"
+        raise InputError(message)
+    pixels = images.pixels[index]
+    if kind == "cutmix":
+        pixels = to_uint8(sac_cutmix(images.batch(index), rng=rng, side=0.2))
+    elif kind == "noise":
+        pixels = torch.randint(0, 256, pixels.shape, generator=rng, dtype=torch.uint8)
+    return Probes(pixels, images.labels[index], index)
+
+
+def _telling(images: ImageSet, kind: str, victim: nn.Module, references: Sequence[nn.Module]) -> Tensor:
+    """Return a bool mask (N,): the victim errs, and references say that the image can be understood."""
+    wrong = predict(victim, images.pixels).argmax(1) != images.labels
+    if not references:
+        return wrong
+    right = torch.stack([predict(model, images.pixels).argmax(1) == images.labels for model in references])
+    return wrong & (right.all(0) if kind == "source" else right.any(0))

@@ -1,0 +1,39 @@
+"""SAC-JC: sample correlation with JPEG-compressed probes (Guan, Liang, Wang, He; IJCV, arXiv 2412.20768)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from modelward.core.card import Card
+from modelward.ownership.sac import CLAIMS, FINGERPRINT, SAC
+
+
+@dataclass(frozen=True, kw_only=True)
+class SACJC(SAC):
+    """Sample correlation on JPEG-compressed images.
+
+    ``variant="paper"``: ordinary images compressed at severity 1 (quality 25), raw logits, threshold midway between the means.
+    ``variant="hardened"`` (default): of the compressed images those that the source gets wrong and a reference model gets right, each model's
+    answers matched in temperature, threshold from the ranks of the null models.
+
+    Examples
+    --------
+    >>> SACJC().statistic_view, SACJC(variant="paper").statistic_view
+    ('temp', 'logits')
+    """
+
+    card: ClassVar[Card] = Card(
+        name="sac-jc",
+        title="sample correlation of JPEG-compressed probes",
+        paper="Guan, Liang, Wang, He: Sample correlation for fingerprinting deep face recognition, IJCV, arXiv 2412.20768",
+        taxonomy=FINGERPRINT,
+        claims=CLAIMS,
+        limits=("a source that hardly errs leaks little to thieves who train on its labels",),
+        cost="verification: one forward pass of the probes; calibration trains the null models",
+    )
+
+    paper_probes: ClassVar[str] = "normal"
+
+    severity: int = 1
+    count: int = 800

@@ -1,0 +1,6 @@
+"""The one training loop and its recipes."""
+
+from modelward.training.loop import Epoch, accuracy, fit
+from modelward.training.recipe import Recipe
+
+__all__ = ["Epoch", "Recipe", "accuracy", "fit"]

@@ -1,0 +1,58 @@
+"""Checkpoints from which training goes on bit for bit: weights, optimizer, averages, log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from modelward.core.canonical import canonical_json
+from modelward.io.safetensors import load_tensors, save_tensors
+from modelward.training.average import Average
+
+Log = list[tuple[int, float, float]]
+
+
+class Checkpoint:
+    """One file, replaced atomically after every epoch; a file of another run (another seed) is ignored."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self.path, self.seed = path, seed
+
+    def write(self, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average, log: Log) -> None:
+        """Write the whole state."""
+        tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+        tensors |= {f"shadow/{name}": tensor for name, tensor in average.shadow.items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in average.best.items()}
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in state.items() if value is not None}
+        facts = {"seed": self.seed, "log": log, "updates": average.updates, "best_score": average.best_score}
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_tensors(self.path, plain, {"training": canonical_json(facts).decode()})
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> Sequence[tuple[int, float, float]]:
+        """Put a saved state back and return its log; an absent or foreign file gives an empty log."""
+        if not self.path.exists():
+            return []
+        tensors, metadata = load_tensors(self.path)
+        facts = json.loads(metadata.get("training", "{}"))
+        if facts.get("seed") != self.seed:
+            return []
+        model.load_state_dict(_under("model/", tensors))
+        average.shadow, average.best = _under("shadow/", tensors), _under("best/", tensors)
+        average.updates, average.best_score = facts["updates"], facts["best_score"]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under("optimizer/", tensors).items():
+            index, _, key = name.partition("/")
+            state.setdefault(int(index), {})[key] = tensor
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        return [(int(e[0]), float(e[1]), float(e[2])) for e in facts["log"]]
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose name starts with ``prefix``, without it."""
+    return {name.removeprefix(prefix): tensor.clone() for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,189 @@
+"""One loop for every network: channels_last, bf16 where it pays, schedules, mixing, averaging, early stop, resumable bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modelward.core import progress
+from modelward.core.errors import InputError
+from modelward.core.guard import predict
+from modelward.core.images import ImageSet
+from modelward.core.rng import generator, spawn
+from modelward.imaging.mixing import cutmix_batch, mixup
+from modelward.training.average import Average
+from modelward.training.checkpoint import Checkpoint
+from modelward.training.recipe import Recipe
+
+Adversary = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of a training log: mean loss, validation accuracy (``None`` without validation images)."""
+
+    number: int
+    loss: float
+    accuracy: float | None
+
+
+def accuracy(model: nn.Module, images: ImageSet) -> float:
+    """Return the fraction of ``images`` that ``model`` classifies correctly, in fp32."""
+    return float((predict(model, images.pixels).argmax(1) == images.labels).float().mean())
+
+
+def fit(
+    model: nn.Module,
+    pixels: Tensor,
+    targets: Tensor,
+    recipe: Recipe,
+    *,
+    rng: torch.Generator,
+    validation: ImageSet | None = None,
+    checkpoint: Path | None = None,
+    adversary: Adversary | None = None,
+    task: str = "training",
+) -> list[Epoch]:
+    """Train ``model`` in place and return its log.
+
+    Parameters
+    ----------
+    model
+        image batch in [0, 1] -> logits. Parameters with ``requires_grad=False`` stay as they are.
+    pixels
+        uint8 images (N, C, H, W).
+    targets
+        int64 labels (N,) or probabilities (N, K), for which the loss is the cross-entropy with soft targets.
+    recipe
+        the hyper-parameters.
+    rng
+        one seed is drawn from it; each epoch derives its own from that, so that a resumed run is bit-equal.
+    validation
+        images for ``recipe.patience``.
+    checkpoint
+        file to resume from and to write after every epoch.
+    adversary
+        ``(model, x, y, rng) -> x_adv`` in place of each batch, for adversarial training.
+
+    Raises
+    ------
+    InputError
+        when images and targets do not fit, or when the loss is no longer finite.
+    """
+    if len(pixels) != len(targets) or not len(pixels):
+        message = f"{len(pixels)} images and {len(targets)} targets; training needs at least one and as many of each"
+        raise InputError(message)
+    run = _Run(model, recipe, seed=spawn(rng), steps=recipe.epochs * -(-len(pixels) // recipe.batch), adversary=adversary)
+    saved = Checkpoint(checkpoint, run.seed) if checkpoint else None
+    log = [Epoch(int(e[0]), e[1], None if e[2] < 0 else e[2]) for e in saved.restore(model, run.optimizer, run.average)] if saved else []
+    for number in range(len(log), recipe.epochs):
+        if recipe.patience and _stale(log, recipe.patience):
+            break
+        loss = run.epoch(pixels, targets, number)
+        with run.average.applied(model):
+            score = accuracy(model, validation) if validation is not None and recipe.patience else None
+        log.append(Epoch(number, loss, score))
+        run.average.note(model, score)
+        progress.advance(task, number + 1, recipe.epochs, f"loss {loss:.3f}")
+        if saved:
+            saved.write(model, run.optimizer, run.average, [(e.number, e.loss, -1.0 if e.accuracy is None else e.accuracy) for e in log])
+    run.average.settle(model)
+    model.eval()
+    return log
+
+
+def _stale(log: list[Epoch], patience: int) -> bool:
+    """Return whether the best epoch is ``patience`` epochs or more ago."""
+    scores = [epoch.accuracy or 0.0 for epoch in log]
+    return bool(scores) and len(scores) - 1 - max(range(len(scores)), key=lambda i: (scores[i], -i)) >= patience
+
+
+class _Run:
+    """The moving parts of one training run."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, *, seed: int, steps: int, adversary: Adversary | None) -> None:
+        self.model = model.to(memory_format=torch.channels_last)
+        self.recipe, self.seed, self.steps, self.adversary = recipe, seed, steps, adversary
+        self.optimizer = recipe.make_optimizer(model.parameters())
+        self.average = Average(recipe.ema, keep_best=recipe.patience > 0)
+        self.bf16 = recipe.autocasts(model)
+
+    def epoch(self, pixels: Tensor, targets: Tensor, number: int) -> float:
+        """Run one epoch and return the mean loss."""
+        rng = generator((self.seed + 0x9E3779B97F4A7C15 * (number + 1)) % 2**63)
+        order = torch.randperm(len(pixels), generator=rng)
+        batches = order.split(self.recipe.batch)
+        _train_mode(self.model)
+        total = torch.zeros(())
+        for index, chosen in enumerate(batches):
+            if len(chosen) == 1 and len(order) > 1:
+                continue  # batch normalisation has no variance over one image
+            x, y = self._batch(pixels[chosen], targets[chosen], rng)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.recipe.rate(number * len(batches) + index, self.steps)
+            total += self._step(x, y) * len(chosen)
+        loss = float(total) / len(order)
+        if not torch.isfinite(total):
+            message = f"training diverged in epoch {number + 1} (loss {loss}); use a smaller learning rate than {self.recipe.lr}"
+            raise InputError(message)
+        return loss
+
+    def _batch(self, pixels: Tensor, targets: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the augmented and mixed float batch with its targets."""
+        recipe = self.recipe
+        x, y = pixels.to(torch.float32).div_(255), targets
+        if recipe.crop:
+            x = _random_crop(x, recipe.crop, rng)
+        if recipe.flip:
+            mirrored = torch.rand(len(x), generator=rng) < 0.5
+            x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+        if self.adversary is not None:
+            x = self.adversary(self.model, x, y, rng)
+        if recipe.mixup or recipe.cutmix:
+            soft = y if y.ndim == 2 else F.one_hot(y, self._classes(x)).float()
+            use_mixup = bool(recipe.mixup) and (not recipe.cutmix or float(torch.rand((), generator=rng)) < 0.5)
+            mixed = mixup(x, soft, rng=rng, alpha=recipe.mixup) if use_mixup else cutmix_batch(x, soft, rng=rng, alpha=recipe.cutmix)
+            x, y = mixed
+        return x.contiguous(memory_format=torch.channels_last), y
+
+    def _classes(self, x: Tensor) -> int:
+        """Return the number of outputs, asked of the model once."""
+        if not hasattr(self, "_outputs"):
+            self._outputs = predict(self.model, x[:2]).shape[1]
+            _train_mode(self.model)
+        return self._outputs
+
+    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+        """Take one optimisation step and return the detached loss."""
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
+            logits = self.model(x)
+        loss = F.cross_entropy(logits.float() / self.recipe.temperature, y, label_smoothing=self.recipe.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.average.update(self.model)
+        return loss.detach()
+
+
+def _train_mode(model: nn.Module) -> None:
+    """Put ``model`` in training mode, except layers whose parameters are all frozen: their running statistics stay too."""
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
+
+
+def _random_crop(x: Tensor, pad: int, rng: torch.Generator) -> Tensor:
+    """Return ``x`` shifted by up to ``pad`` pixels per image, zeros coming in."""
+    n, _, height, width = x.shape
+    padded = F.pad(x, (pad, pad, pad, pad))
+    top, left = (torch.randint(0, 2 * pad + 1, (2, n), generator=rng)).unbind()
+    rows = top[:, None] + torch.arange(height)
+    columns = left[:, None] + torch.arange(width)
+    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,265 @@
+"""Every command against stand-ins: what it asks of the floors below, what it prints, its exit code, its JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def told(text: str) -> dict[str, Any]:
+    """Return the one JSON object of stdout."""
+    document = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert list(document)[:2] == ["schema", "version"]
+    assert document["schema"].startswith("modelward/")
+    return dict(document)
+
+
+def test_audit_asks_what_it_was_told(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
+    found = shell(
+        "audit", "--model", "m.safetensors", "--arch", "cnn", "--data", "d", "--trained-on", "train", "--size", "32,28", "--jobs", "2",
+        "--profile", "smoke", "--seed", "7", "--threads", "2", "--out", tmp_path, "--quiet",
+    )  # fmt: skip
+    assert found.code == 0
+    (question, _), options = world.called("audit")
+    assert vars(question) == {
+        "model": Path("m.safetensors"), "arch": "cnn", "data": "d", "profile": "smoke", "seed": 7, "trained_on": "train", "threads": 2, "size": (32, 28),
+    }  # fmt: skip
+    assert options["jobs"] == 2
+    assert options["command"].startswith("modelward audit --model m.safetensors --arch cnn")
+    assert world.called("write")[0][1] == tmp_path
+
+
+def test_audit_prints_the_verdict_first_and_the_report_last(shell: Callable[..., Any], world: Any) -> None:
+    del world
+    found = shell("audit")
+    lines = found.out.splitlines()
+    assert lines[0] == "This model needs attention: evasion."
+    assert lines[1] == "Thieves are recognised: AUC .99."
+    assert lines[2] == "[red] \\x1b[31m"
+    assert lines[-1] == "report: modelward-report/report.html"
+    assert "✓ passed" in found.out
+    assert "✗ failed" in found.out
+    assert "chatter" not in found.out
+    assert "23 of 35 cells to do, about 1 min 21 s" in found.err
+    assert "chatter" in found.err
+    assert "audit 28 % 12/35 cells null 3" in found.err
+
+
+def test_audit_json_is_the_report(shell: Callable[..., Any], world: Any) -> None:
+    del world
+    found = shell("audit", "--json", "--quiet")
+    document = told(found.out)
+    assert document["schema"] == "modelward/report"
+    assert document["files"] == {"html": "modelward-report/report.html", "json": "modelward-report/report.json"}
+    assert document["cost"]["nothing"] is None
+    assert document["command"] == "modelward audit --json --quiet"
+    assert found.err == "chatter\n"
+
+
+def test_dry_run_runs_nothing(shell: Callable[..., Any], world: Any) -> None:
+    found = shell("audit", "--dry-run")
+    assert found.code == 0
+    assert "audit" not in world.names()
+    assert "23 of 35 cells to do, about 1 min 21 s, up to 900.0 MiB of memory. Nothing was run." in found.out
+    assert told(shell("audit", "--dry-run", "--json").out)["lines"][0] == {"work": "null models", "cells": 20, "seconds": 61.0}
+
+
+def test_protect_enrols_and_writes_the_key(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
+    out = tmp_path / "k.mw"
+    world.answers["read_secret"] = "hunter2"
+    found = shell(
+        "protect", "sac-jc", "--out-key", out, "--calibrate", "quick", "--set", "count=400", "--set", "eps=1/4", "--variant", "paper", "--jobs", "1",
+        "--passphrase-file", "p",
+    )  # fmt: skip
+    assert found.code == 0
+    (method, settings, question), options = world.called("enrol")
+    assert (method, settings, question.data) == ("sac-jc", {"count": 400, "eps": 0.25, "variant": "paper"}, "fashion-mini")
+    assert (options["calibrate"], options["nulls"], options["jobs"]) == ("quick", None, 1)
+    assert world.names().index("dry_run_enrol") < world.names().index("enrol")
+    assert world.called("write_key")[0][0] == out
+    assert world.called("write_key")[1] == {"passphrase": "hunter2"}
+    assert f"key: {out} (encrypted)" in found.out
+    assert "hunter2" not in found.out + found.err
+    assert "about 1 min 21 s" in found.err
+
+
+def test_an_uncalibrated_key_is_warned_of(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
+    from modelward.core.key import Key
+
+    world.answers["enrol"] = Key("sac-jc", "hardened", "00", {"calibrated": False})
+    found = shell("protect", "sac-jc", "--out-key", tmp_path / "k.mw", "--json")
+    assert "not calibrated" in found.err
+    assert "dry_run_enrol" not in world.names()
+    assert told(found.out) | {"calibrated": False, "encrypted": False} == told(found.out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--calibrate", "quick", "--nulls", "d"], "one of the two"),
+        (["--set", "count"], "name=value"),
+        (["--set", "a=1", "--set", "a=2"], "twice"),
+        (["--set", "variant=paper", "--variant", "hardened"], "one of the two"),
+    ],
+)
+def test_protect_refuses_what_contradicts_itself(
+    arguments: list[str], words: str, shell: Callable[..., Any], world: Any, tmp_path: Path
+) -> None:
+    found = shell("protect", "sac-jc", "--out-key", tmp_path / "k.mw", *arguments)
+    assert found.code == 4
+    assert words in found.err
+    assert "enrol" not in world.names()
+
+
+def test_a_key_is_never_overwritten_and_its_folder_is_looked_for_first(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
+    (tmp_path / "k.mw").write_bytes(b"old")
+    assert "never overwritten" in shell("protect", "sac-jc", "--out-key", tmp_path / "k.mw").err
+    assert "does not exist" in shell("protect", "sac-jc", "--out-key", tmp_path / "absent" / "k.mw").err
+    assert world.names() == []
+
+
+def test_protect_dry_run_writes_nothing(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
+    found = shell("protect", "sac-jc", "--out-key", tmp_path / "k.mw", "--calibrate", "full", "--dry-run")
+    assert (found.code, world.called("dry_run_enrol")[1]["calibrate"]) == (0, "full")
+    assert "enrol" not in world.names()
+    assert "Nothing was run" in shell("protect", "sac-jc", "--out-key", tmp_path / "k.mw", "--dry-run").out
+
+
+@pytest.mark.parametrize(("decision", "code"), [("stolen", 1), ("not stolen", 0), ("undecided", 3)])
+def test_verify_exit_codes(
+    decision: str, code: int, shell: Callable[..., Any], world: Any, tmp_path: Path, make_verdict: Callable[..., Any]
+) -> None:
+    suspect = tmp_path / "s.safetensors"
+    suspect.write_bytes(b"")
+    world.answers["judge"] = make_verdict(decision)
+    found = shell("verify", suspect, "--key", "k.mw", "--arch", "cnn")
+    assert found.code == code
+    assert found.out.startswith(f"{decision.upper()}: ")
+    assert (world.called("judge")[0][0], world.called("judge")[0][2]) == (suspect, "cnn")
+    document = told(shell("verify", suspect, "--key", "k.mw", "--json").out)
+    assert (document["schema"], document["decision"], document["exit_code"]) == ("modelward/verdict", decision, code)
+    assert shell("verify", suspect, "--key", "k.mw", "--quiet").out.count("\n") == 1
+
+
+def test_a_verdict_tells_every_figure(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
+    del world
+    suspect = tmp_path / "answers.csv"
+    suspect.write_text("file,label\n", encoding="utf-8")
+    words = " ".join(shell("verify", suspect, "--key", "k.mw").out.split())
+    for piece in (
+        "0.0123 correlation distance (temp)", "threshold 0.0456", "0.048: none of 20 independent models", "0 of 9 held-out",
+        "below 28.3 % with 95 % confidence", "1,234 images", "What this does not show", "does not prove how the suspect was made",
+    ):  # fmt: skip
+        assert piece in words
+
+
+def test_an_uncalibrated_verdict_says_not_measured(
+    shell: Callable[..., Any], world: Any, tmp_path: Path, make_verdict: Callable[..., Any]
+) -> None:
+    suspect = tmp_path / "s.safetensors"
+    suspect.write_bytes(b"")
+    nothing = {"threshold": None, "p_value": None, "nulls": 0, "false_claim_bound": None, "false_claim_trials": 0}
+    world.answers["judge"] = make_verdict("undecided", **nothing)
+    text = shell("verify", suspect, "--key", "k.mw").out
+    assert "none: the key is not calibrated" in text
+    assert "not measured" in text
+    assert told(shell("verify", suspect, "--key", "k.mw", "--json").out)["p_value"] is None
+
+
+def test_an_absent_suspect_names_the_nearest_file(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
+    (tmp_path / "suspect.safetensors").write_bytes(b"")
+    found = shell("verify", tmp_path / "suspct.safetensors", "--key", "k.mw")
+    assert (found.code, world.names()) == (4, [])
+    assert "did you mean 'suspect.safetensors'" in found.err
+
+
+def test_probes_tells_what_to_do_next(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
+    found = shell("probes", "my key.mw", "--out", tmp_path / "p")
+    assert found.code == 0
+    assert world.called("write_probes")[0][1] == tmp_path / "p"
+    assert "modelward verify answers.csv --key 'my key.mw'" in found.out
+    assert told(shell("probes", "k.mw", "--out", tmp_path, "--json").out)["images"] == 800
+
+
+def test_key_show_shows_no_array(shell: Callable[..., Any], world: Any) -> None:
+    del world
+    found = shell("key", "show", "k.mw")
+    assert found.code == 0
+    assert "800x1x28x28 uint8, not shown" in found.out
+    assert "4 values, 0.1 to 0.4" in found.out
+    document = told(shell("key", "show", "k.mw", "--json").out)
+    assert document["arrays"] == {"probes": {"type": "uint8", "shape": [800, 1, 28, 28]}}
+    assert "77" not in found.out + json.dumps(document)
+
+
+def test_reproduce(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
+    world.answers["reproduce"] = {"verdict": {"sentences": ["All gates passed."]}}
+    found = shell("reproduce", "sac-jc", "--profile", "full", "--seed", "3", "--out", tmp_path, "--jobs", "2")
+    assert found.code == 0
+    (name,), options = world.called("reproduce")
+    assert name == "sac-jc"
+    assert {k: v for k, v in options.items() if k != "store"} == {"profile": "full", "seed": 3, "jobs": 2, "out": tmp_path}
+    assert found.out == f"All gates passed.\nresults: {tmp_path / 'sac-jc.json'} and {tmp_path / 'sac-jc.md'}\n"
+    assert told(shell("reproduce", "sac-jc", "--json").out)["schema"] == "modelward/reproduction"
+    assert shell("reproduce").out == "recipes: sac, sac-jc\n"
+    unknown = shell("reproduce", "sac-jx")
+    assert unknown.code == 4
+    assert "did you mean 'sac-jc'" in unknown.err
+    assert "known: sac, sac-jc" in unknown.err
+
+
+def test_convert(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
+    world.answers["convert_pt"] = lambda _source, target: target.write_bytes(b"12345")
+    found = shell("convert", "a.pt", tmp_path / "b.safetensors")
+    assert (found.code, found.out) == (0, f"{tmp_path / 'b.safetensors'}, 5 B\n")
+    assert world.called("convert_pt")[0] == (Path("a.pt"), tmp_path / "b.safetensors")
+    assert told(shell("convert", "a.pt", tmp_path / "b.safetensors", "--json").out)["bytes"] == 5
+
+
+@pytest.fixture
+def full_store(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    from modelward.evaluation.store import Store
+
+    cell = {
+        "key": "k",
+        "label": "null lenet5 #1",
+        "work": "w",
+        "seed": 1,
+        "seconds": 80.0,
+        "finished": "2026-01-02T03:04:05+00:00",
+        "version": "0",
+        "bytes": 2048,
+    }
+    monkeypatch.setattr(Store, "cells", (cell, cell))
+    return world
+
+
+def test_store_list(shell: Callable[..., Any], full_store: Any) -> None:
+    del full_store
+    found = shell("store", "list")
+    assert "null lenet5 #1" in found.out
+    assert "2026-01-02 03:04" in found.out
+    assert found.out.endswith("2 finished cells, 4.0 KiB, in /nowhere/store\n")
+    assert len(told(shell("store", "list", "--json").out)["cells"]) == 2
+
+
+def test_store_clear_asks_first(shell: Callable[..., Any], full_store: Any) -> None:
+    del full_store
+    refused = shell("store", "clear")
+    assert refused.code == 4
+    assert "--yes" in refused.err
+    assert shell("store", "clear", "--yes").out == "2 finished cells forgotten\n"
+    assert told(shell("store", "clear", "--json").out)["forgotten"] == 0
+
+
+def test_a_declined_question_is_nothing_to_do(shell: Callable[..., Any], full_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    del full_store
+    monkeypatch.setattr("modelward.cli.store_commands._can_ask", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+    assert shell("store", "clear").code == 3
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
+    assert shell("store", "clear").out == "2 finished cells forgotten\n"
