@@ -42,10 +42,13 @@ class Question:
 ESTIMATE = Estimate(35, 12, 81.0, 900 * 2**20, [("null models", 20, 61.0), ("thefts", 15, 20.0)])
 DOCUMENT: dict[str, Any] = {
     "schema": "modelward/report", "version": 1, "title": "Audit of embedded lenet5", "command": "modelward audit",
-    "verdict": {"headline": "This model needs attention: evasion.", "status": "failed", "sentences": ["Thieves are recognised: AUC .99.", "[red] \x1b[31m"]},
+    "verdict": {
+        "headline": "This model needs attention: evasion.", "status": "failed",
+        "sentences": ["Thieves are recognised: AUC .99.", "[red] \x1b[31m"],
+    },
     "sections": [
-        {"id": "clean", "title": "Clean accuracy", "status": "passed", "lead": "83.1 %", "rows": [1, 2], "flags": [], "not_tested": ["drift"]},
-        {"id": "evasion", "title": "Evasion", "status": "failed", "lead": "falls to 0", "rows": [1] * 40, "flags": ["blind"], "not_tested": []},
+        {"id": "clean", "title": "Clean accuracy", "status": "passed", "rows": [1, 2], "flags": [], "not_tested": ["drift"]},
+        {"id": "evasion", "title": "Evasion", "status": "failed", "rows": [1] * 40, "flags": ["blind"], "not_tested": []},
     ],
     "cost": {"seconds": 83.0, "cells": 35, "cached": 12, "nothing": float("nan")},
 }  # fmt: skip

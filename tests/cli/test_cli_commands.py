@@ -26,7 +26,8 @@ def test_audit_asks_what_it_was_told(shell: Callable[..., Any], world: Any, tmp_
     assert found.code == 0
     (question, _), options = world.called("audit")
     assert vars(question) == {
-        "model": Path("m.safetensors"), "arch": "cnn", "data": "d", "profile": "smoke", "seed": 7, "trained_on": "train", "threads": 2, "size": (32, 28),
+        "model": Path("m.safetensors"), "arch": "cnn", "data": "d", "profile": "smoke", "seed": 7, "trained_on": "train",
+        "threads": 2, "size": (32, 28),
     }  # fmt: skip
     assert options["jobs"] == 2
     assert options["command"].startswith("modelward audit --model m.safetensors --arch cnn")
@@ -70,9 +71,10 @@ def test_dry_run_runs_nothing(shell: Callable[..., Any], world: Any) -> None:
 
 def test_protect_enrols_and_writes_the_key(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
     out = tmp_path / "k.mw"
-    world.answers["read_secret"] = "hunter2"
+    world.answers |= {"read_secret": "hunter2"}
     found = shell(
-        "protect", "sac-jc", "--out-key", out, "--calibrate", "quick", "--set", "count=400", "--set", "eps=1/4", "--variant", "paper", "--jobs", "1",
+        "protect", "sac-jc", "--out-key", out, "--calibrate", "quick", "--set", "count=400", "--set", "eps=1/4", "--variant", "paper",
+        "--jobs", "1",
         "--passphrase-file", "p",
     )  # fmt: skip
     assert found.code == 0

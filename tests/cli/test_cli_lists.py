@@ -52,7 +52,8 @@ class Child(Parent):
     Parameters
     ----------
     steps
-        of the child, in words that are so long that they do not fit on any line of a terminal that people use, so that they have to be folded.
+        of the child, in words that are so long that they do not fit on any line of a terminal that
+        people use, so that they have to be folded.
     """
 
     card: ClassVar[Card] = Card(
@@ -77,7 +78,7 @@ def test_card_facts_hold_every_setting() -> None:
 @pytest.mark.parametrize("columns", ["40", "80", "160"])
 def test_methods(columns: str, shell: Callable[..., Any], world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    world.answers |= {"catalogue": {"toy": Child}, "find": Child}
+    world.answers |= {"catalogue": {"toy": Child}, "find": lambda _: Child}
     table = shell("methods").out
     assert "toy" in table
     assert ("Nobody" in table) == (columns == "160")

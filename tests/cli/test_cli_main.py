@@ -32,8 +32,8 @@ from modelward.core.errors import (
 
 HEAVY = ("torch", "numpy", "scipy", "matplotlib", "sqlalchemy", "PIL", "jinja2")
 COMMANDS = (
-    "audit", "reproduce", "protect", "verify", "probes", "key show", "data list", "models list", "store list", "store clear", "methods", "convert",
-    "doctor",
+    "audit", "reproduce", "protect", "verify", "probes", "key show", "data list", "models list", "store list", "store clear", "methods",
+    "convert", "doctor",
 )  # fmt: skip
 
 
@@ -134,8 +134,8 @@ def test_no_command_shows_help_and_is_wrong_usage(shell: Callable[..., Any]) -> 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (UsageError("u"), 4), (InputError("i"), 2), (AccessError("a"), 2), (FormatError("f"), 2), (UnsafeFileError("s"), 5), (StoreError("d"), 2),
-        (UnavailableError("n"), 2), (Undecided("w"), 3),
+        (UsageError("u"), 4), (InputError("i"), 2), (AccessError("a"), 2), (FormatError("f"), 2), (UnsafeFileError("s"), 5),
+        (StoreError("d"), 2), (UnavailableError("n"), 2), (Undecided("w"), 3),
     ],
 )  # fmt: skip
 def test_errors_become_one_sentence_and_their_exit_code(error: Exception, code: int, shell: Callable[..., Any], world: Any) -> None:

@@ -8,23 +8,28 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from modelward.cli.options import Options, command_line, parse_size, working
+from modelward.cli.options import FLAG, Options, command_line, parse_size, working
 from modelward.cli.output import emit, human_bytes, human_seconds, note, say, status, table
 from modelward.core.errors import UsageError
 
 if TYPE_CHECKING:
     from modelward.audit import Estimate, Question
 
-Model = Annotated[Path | None, typer.Option("--model", help="Safetensors file; without it the embedded model.")]
-Arch = Annotated[str | None, typer.Option("--arch", help="Architecture, as in resnet8:width=16; files that modelward saved carry theirs.")]
-Data = Annotated[str, typer.Option("--data", help="Name, folder, zip or file of a labelled image set.")]
+Model = Annotated[Path | None, typer.Option("--model", metavar="FILE", help="Safetensors file; without it the embedded model.")]
+Arch = Annotated[
+    str | None,
+    typer.Option("--arch", metavar="NAME", help="Architecture, as in resnet8:width=16; files that modelward saved carry theirs."),
+]
+Data = Annotated[str, typer.Option("--data", metavar="SET", help="Name, folder, zip or file of a labelled image set.")]
 Size = Annotated[str | None, typer.Option("--size", metavar="H,W", help="Resize the images to H,W.")]
 TrainedOn = Annotated[
     Literal["owner", "train"] | None,
     typer.Option("--trained-on", help="What the model saw: the owner's half of the training split, or all of it."),
 ]
-Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Worker processes; without it one a core.", show_default=False)]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print cells, time and memory.")]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", min=1, metavar="N", help="Worker processes; without it one a core.", show_default=False)
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", metavar=FLAG, help="Only print cells, time and memory.")]
 
 
 def ask(options: Options, *, model: Path | None, arch: str | None, data: str, trained_on: str | None, size: str | None) -> Question:
@@ -120,7 +125,7 @@ def _section(section: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def reproduce(
     options: Options,
-    name: Annotated[str | None, typer.Argument(help="Recipe; without it they are listed.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Recipe; without it they are listed.", show_default=False)] = None,
     *,
     jobs: Jobs = None,
 ) -> int:

@@ -114,8 +114,8 @@ class Heartbeat:
         self._write(clean(f"{head}, {pace.words()}").replace("\n", " ") + "\n")
 
     def _keep_beating(self) -> None:
-        """Look once a second whether a line is due."""
-        while not self._stop.wait(1.0):
+        """Look once a second, or more often where lines are due more often."""
+        while not self._stop.wait(min(1.0, self._every)):
             with contextlib.suppress(Exception), self._lock:
                 self._beat()
 

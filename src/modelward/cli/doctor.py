@@ -92,7 +92,7 @@ def _processor() -> Iterator[Check]:
     yield Check(
         "threads",
         "warn" if crowded else "ok",
-        f"{cores} cores, torch takes {threads} threads by default",
+        f"{cores} cores, torch threads by default: {threads}",
         "export OMP_NUM_THREADS=1" if crowded else "",
     )
 

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from modelward.io.age import Secret
 
 KeyFile = Annotated[Path, typer.Argument(metavar="KEY", help="Key file that protect wrote.")]
-PassphraseFile = Annotated[Path | None, typer.Option("--passphrase-file", help="File that holds the key's passphrase.")]
-PassphraseFd = Annotated[int | None, typer.Option("--passphrase-fd", min=0, help="Open descriptor to read the passphrase from.")]
+PassphraseFile = Annotated[Path | None, typer.Option("--passphrase-file", metavar="FILE", help="File that holds the key's passphrase.")]
+PassphraseFd = Annotated[
+    int | None, typer.Option("--passphrase-fd", min=0, metavar="N", help="Open descriptor to read the passphrase from.")
+]
 
 
 def _secret(file: Path | None, fd: int | None) -> Secret | None:
@@ -39,15 +41,17 @@ def _read(path: Path, file: Path | None, fd: int | None) -> Key:
 
 def protect(
     options: Options,
-    method: Annotated[str, typer.Argument(help="Ownership method, as in sac-jc.", show_default=False)],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="Ownership method, as in sac-jc.", show_default=False)],
     *,
-    out_key: Annotated[Path, typer.Option("--out-key", help="Where the key goes; an existing file is never overwritten.")],
+    out_key: Annotated[Path, typer.Option("--out-key", metavar="KEY", help="Where the key goes; an existing file is never overwritten.")],
     model: Model = None,
     arch: Arch = None,
     data: Data = "fashion-mini",
     trained_on: TrainedOn = None,
     size: Size = None,
-    nulls: Annotated[Path | None, typer.Option("--nulls", help="Folder of independent models (safetensors) to calibrate with.")] = None,
+    nulls: Annotated[
+        Path | None, typer.Option("--nulls", metavar="DIR", help="Folder of independent models (safetensors) to calibrate with.")
+    ] = None,
     calibrate: Annotated[
         Literal["smoke", "quick", "full"] | None, typer.Option("--calibrate", help="Train independent models to calibrate with.")
     ] = None,
@@ -62,8 +66,9 @@ def protect(
 ) -> int:
     """Enrol a model with an ownership method and write its key.
 
-    The key proves later whether a suspect was made from this model. Keep it secret. With --nulls or --calibrate it is calibrated: only
-    then can a verdict be more than undecided.
+    The key proves later whether a suspect was made from this model. Keep it secret.
+
+    With --nulls or --calibrate it is calibrated: only then can a verdict be more than undecided.
     """
     chosen = _settings(settings or [], variant)
     if nulls is not None and calibrate is not None:
@@ -119,9 +124,11 @@ def _require_free(path: Path) -> None:
 
 def verify(
     options: Options,
-    suspect: Annotated[Path, typer.Argument(help="Model (safetensors), or answers.csv for the probes.", show_default=False)],
+    suspect: Annotated[
+        Path, typer.Argument(metavar="SUSPECT", help="Model (safetensors), or answers.csv for the probes.", show_default=False)
+    ],
     *,
-    key: Annotated[Path, typer.Option("--key", help="Key file that protect wrote.")],
+    key: Annotated[Path, typer.Option("--key", metavar="KEY", help="Key file that protect wrote.")],
     arch: Arch = None,
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,

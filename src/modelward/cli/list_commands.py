@@ -16,7 +16,9 @@ _INPUTS = ((1, 28, 28), (3, 32, 32))
 
 def methods(
     options: Options,
-    name: Annotated[str | None, typer.Argument(help="Method to describe; without it all are listed.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Method to describe; without it all are listed.", show_default=False)
+    ] = None,
 ) -> int:
     """List the methods, or describe one: paper, threat model, settings."""
     from modelward.core.catalogue import catalogue, find

@@ -17,7 +17,7 @@ from modelward.cli.audit_commands import audit, reproduce
 from modelward.cli.doctor_command import doctor
 from modelward.cli.key_commands import key_show, probes, protect, verify
 from modelward.cli.list_commands import data_list, methods, models_list
-from modelward.cli.options import invoked, with_options
+from modelward.cli.options import FLAG, invoked, with_options
 from modelward.cli.output import clean, emit, warn
 from modelward.cli.store_commands import convert, store_clear, store_list
 from modelward.core.errors import ModelwardError
@@ -49,7 +49,9 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def modelward(
     *,
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar=FLAG, callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Take the options before the command."""
     del version

@@ -20,6 +20,7 @@ from modelward.core.errors import UsageError
 P = ParamSpec("P")
 Profile = Literal["smoke", "quick", "full", "paper"]
 Precision = Literal["fp32", "bf16"]
+FLAG = " "  # a flag takes no value: no type is shown for it
 _PANEL = "Options of every command"
 _invocation: ContextVar[tuple[str, ...] | None] = ContextVar("modelward_invocation", default=None)
 
@@ -58,17 +59,19 @@ class Options:
 
 _COMMON: dict[str, Any] = {
     "as_json": Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.", rich_help_panel=_PANEL)
+        bool, typer.Option("--json", metavar=FLAG, help="One JSON object on stdout, everything else on stderr.", rich_help_panel=_PANEL)
     ],
-    "seed": Annotated[int, typer.Option("--seed", min=0, help="Root of all randomness.", rich_help_panel=_PANEL)],
-    "device": Annotated[str, typer.Option("--device", help="cpu, or a CUDA device where torch has one.", rich_help_panel=_PANEL)],
+    "seed": Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Root of all randomness.", rich_help_panel=_PANEL)],
+    "device": Annotated[
+        str, typer.Option("--device", metavar="DEVICE", help="cpu, or a CUDA device where torch has one.", rich_help_panel=_PANEL)
+    ],
     "precision": Annotated[Precision, typer.Option("--precision", help="Arithmetic of the evaluation.", rich_help_panel=_PANEL)],
-    "threads": Annotated[int, typer.Option("--threads", min=1, help="Torch threads of one process.", rich_help_panel=_PANEL)],
+    "threads": Annotated[int, typer.Option("--threads", min=1, metavar="N", help="Torch threads of one process.", rich_help_panel=_PANEL)],
     "profile": Annotated[
         Profile, typer.Option("--profile", help="Effort: smoke is no evidence, full takes hours.", rich_help_panel=_PANEL)
     ],
-    "out": Annotated[Path | None, typer.Option("--out", help="File or folder of the result.", rich_help_panel=_PANEL)],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.", rich_help_panel=_PANEL)],
+    "out": Annotated[Path | None, typer.Option("--out", metavar="PATH", help="File or folder of the result.", rich_help_panel=_PANEL)],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", metavar=FLAG, help="No progress, no remarks.", rich_help_panel=_PANEL)],
 }
 
 

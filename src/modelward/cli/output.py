@@ -32,7 +32,7 @@ def human_seconds(seconds: float) -> str:
     """Return a duration in words, two units at most.
 
     >>> human_seconds(0.31), human_seconds(80), human_seconds(7_500), human_seconds(200_000)
-    ('0.3 s', '1 min 20 s', '2 h 5 min', '2 d 8 h')
+    ('0.3 s', '1 min 20 s', '2 h 5 min', '2 d 7 h')
     """
     if not math.isfinite(seconds) or seconds < 0:
         return "unknown"
@@ -119,7 +119,7 @@ def facts(pairs: Iterable[tuple[str, object]], *, indent: int = 2) -> None:
     made.add_column(overflow="fold")
     for name, value in pairs:
         made.add_row(clean(name), value if isinstance(value, Text) else Text(clean(value)))
-    console().print(Padding(made, (0, 0, 0, indent)))
+    console().print(Padding(made, (0, 0, 0, indent), expand=False))
 
 
 def emit(schema: str, content: dict[str, Any], *, version: int = 1) -> None:

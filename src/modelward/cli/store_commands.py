@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from modelward.cli.options import Options
+from modelward.cli.options import FLAG, Options
 from modelward.cli.output import emit, human_bytes, human_seconds, say, table
 from modelward.core.errors import Undecided, UsageError
 
@@ -34,7 +34,7 @@ def store_list(options: Options) -> int:
     return 0
 
 
-def store_clear(options: Options, *, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> int:
+def store_clear(options: Options, *, yes: Annotated[bool, typer.Option("--yes", "-y", metavar=FLAG, help="Do not ask.")] = False) -> int:
     """Forget all finished cells; they are computed again when they are needed."""
     from modelward.evaluation.store import Store
 

@@ -1,0 +1,122 @@
+"""Images from strangers: five formats, a pixel cap from the header, one error type."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from modelward.core.errors import FormatError, InputError, ModelwardError, UnsafeFileError
+from modelward.io.atomic import write_bytes
+from modelward.io.files import read_bytes
+
+FORMATS = ("PNG", "JPEG", "WEBP", "PPM")
+PIXEL_CAP = 25_000_000
+FILE_CAP = 128 * 2**20
+U8 = NDArray[np.uint8]
+
+
+def read_image(
+    source: bytes | Path | str, *, cap_pixels: int = PIXEL_CAP, size: tuple[int, int] | None = None, grey: bool | None = None, name: str = ""
+) -> U8:
+    """Return an image as uint8 (C, H, W) with one or three channels.
+
+    Parameters
+    ----------
+    source
+        the encoded bytes, or a path: PNG, JPEG, WebP, PGM or PPM; of several frames the first is taken.
+    cap_pixels
+        width times height allowed, checked in the header before anything is decoded.
+    size
+        (height, width) to resize to, bilinear with antialiasing.
+    grey
+        force one channel or three; ``None`` keeps grey images grey. Transparency is laid over white; 16 bits become 8.
+
+    Raises
+    ------
+    UnsafeFileError
+        too many pixels.
+    FormatError
+        not one of the formats, or damaged.
+    """
+    label = name or (Path(source).name if not isinstance(source, bytes) else "the image")
+    data = source if isinstance(source, bytes) else read_bytes(source, cap=FILE_CAP)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                if image.width * image.height > cap_pixels:
+                    message = f"{label} has {image.width}x{image.height} pixels, more than the {cap_pixels:,} that are decoded"
+                    raise UnsafeFileError(message)
+                return _pixels(image, size, grey)
+    except ModelwardError:
+        raise
+    except Image.DecompressionBombError as error:
+        message = f"{label} has too many pixels: {error}"
+        raise UnsafeFileError(message) from error
+    except Image.UnidentifiedImageError as error:
+        message = f"{label} is no PNG, JPEG, WebP, PGM or PPM image"
+        raise FormatError(message) from error
+    except (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, struct.error, EOFError, MemoryError, OverflowError) as error:
+        message = f"{label} is damaged: {str(error) or type(error).__name__}"
+        raise FormatError(message) from error
+
+
+def _pixels(image: Image.Image, size: tuple[int, int] | None, grey: bool | None) -> U8:
+    """Decode, flatten to one or three channels of 8 bits, resize."""
+    image.load()
+    if image.mode.startswith("I") or image.mode == "F":
+        wide = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if wide.max(initial=0) > 255 else 255.0
+        image = Image.fromarray(np.clip(np.rint(wide * (255 / top)), 0, 255).astype(np.uint8))
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("L" if image.mode == "LA" else "RGB")
+    one = image.mode in {"L", "1"} if grey is None else grey
+    image = image.convert("L" if one else "RGB")
+    if size is not None and (image.height, image.width) != size:
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    array = np.asarray(image, dtype=np.uint8)
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def image_size(data: bytes, name: str = "the image") -> tuple[int, int]:
+    """Return (height, width) from the header, decoding nothing."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return image.height, image.width
+    except Image.DecompressionBombError as error:
+        message = f"{name} has too many pixels: {error}"
+        raise UnsafeFileError(message) from error
+    except (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, struct.error, EOFError, OverflowError) as error:
+        message = f"{name} is no PNG, JPEG, WebP, PGM or PPM image, or damaged"
+        raise FormatError(message) from error
+
+
+def png_bytes(pixels: U8) -> bytes:
+    """Return uint8 (C, H, W) with one or three channels, or (H, W), as PNG bytes.
+
+    >>> import numpy as np
+    >>> read_image(png_bytes(np.zeros((3, 4, 5), np.uint8))).shape
+    (3, 4, 5)
+    """
+    array = np.asarray(pixels)
+    if array.dtype != np.uint8 or array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[0] not in {1, 3}):
+        message = f"a PNG needs uint8 pixels (C, H, W) with 1 or 3 channels, got {array.dtype} {array.shape}"
+        raise InputError(message)
+    flat = array[0] if array.ndim == 3 and array.shape[0] == 1 else array.transpose(1, 2, 0) if array.ndim == 3 else array
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(flat)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write_png(path: Path | str, pixels: U8) -> None:
+    """Write an image as PNG in one step."""
+    write_bytes(path, png_bytes(pixels))
