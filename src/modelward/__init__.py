@@ -1,1 +1,106 @@
-"""x"""
+"""modelward: prove which models and images are yours, lock them, and measure how well that holds under attack.
+
+Public names load lazily: ``import modelward`` is quick and does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from modelward._version import __version__
+
+if TYPE_CHECKING:
+    from modelward.attacks.evasion import BIM, FGSM, PGD, RandomNoise
+    from modelward.attacks.theft import FTAL, FTLL, RTAL, ExtractLabels, ExtractProbabilities, Prune, Quantise
+    from modelward.audit import Question, audit
+    from modelward.core.catalogue import catalogue, find
+    from modelward.core.errors import ModelwardError
+    from modelward.core.images import ImageSet
+    from modelward.core.rng import generator
+    from modelward.core.suspect import Suspect
+    from modelward.core.verdict import Verdict
+    from modelward.core.view import AttackerView
+    from modelward.data import Study, load_data, study
+    from modelward.evaluation.store import Store
+    from modelward.evaluation.zoo import null_zoo
+    from modelward.keys import read_key, write_key
+    from modelward.models import build, load_model, save_model
+    from modelward.models.embedded import embedded_model
+    from modelward.ownership import SAC, SACJC
+    from modelward.training import Recipe, fit
+
+_HOMES = {
+    "modelward.attacks.evasion": ("BIM", "FGSM", "PGD", "RandomNoise"),
+    "modelward.attacks.theft": ("FTAL", "FTLL", "RTAL", "ExtractLabels", "ExtractProbabilities", "Prune", "Quantise"),
+    "modelward.audit": ("Question", "audit"),
+    "modelward.core.catalogue": ("catalogue", "find"),
+    "modelward.core.errors": ("ModelwardError",),
+    "modelward.core.images": ("ImageSet",),
+    "modelward.core.rng": ("generator",),
+    "modelward.core.suspect": ("Suspect",),
+    "modelward.core.verdict": ("Verdict",),
+    "modelward.core.view": ("AttackerView",),
+    "modelward.data": ("Study", "load_data", "study"),
+    "modelward.evaluation.store": ("Store",),
+    "modelward.evaluation.zoo": ("null_zoo",),
+    "modelward.keys": ("read_key", "write_key"),
+    "modelward.models": ("build", "load_model", "save_model"),
+    "modelward.models.embedded": ("embedded_model",),
+    "modelward.ownership": ("SAC", "SACJC"),
+    "modelward.training": ("Recipe", "fit"),
+}
+_WHERE = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BIM",
+    "FGSM",
+    "FTAL",
+    "FTLL",
+    "PGD",
+    "RTAL",
+    "SAC",
+    "SACJC",
+    "AttackerView",
+    "ExtractLabels",
+    "ExtractProbabilities",
+    "ImageSet",
+    "ModelwardError",
+    "Prune",
+    "Quantise",
+    "Question",
+    "RandomNoise",
+    "Recipe",
+    "Store",
+    "Study",
+    "Suspect",
+    "Verdict",
+    "__version__",
+    "audit",
+    "build",
+    "catalogue",
+    "embedded_model",
+    "find",
+    "fit",
+    "generator",
+    "load_data",
+    "load_model",
+    "null_zoo",
+    "read_key",
+    "save_model",
+    "study",
+    "write_key",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    message = f"module 'modelward' has no attribute {name!r}"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

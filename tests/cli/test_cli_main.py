@@ -141,7 +141,7 @@ def test_no_command_shows_help_and_is_wrong_usage(shell: Callable[..., Any]) -> 
 def test_errors_become_one_sentence_and_their_exit_code(error: Exception, code: int, shell: Callable[..., Any], world: Any) -> None:
     world.answers["dry_run"] = error
     found = shell("audit", "--dry-run", "--quiet")
-    assert (found.code, found.out, found.err) == (code, "", f"error: {error}\n")
+    assert (found.code, found.out, found.err) == (code, "", f"{error}\n" if code == 3 else f"error: {error}\n")
 
 
 def test_an_error_with_json_is_one_object_too(shell: Callable[..., Any], world: Any) -> None:
@@ -229,7 +229,7 @@ def test_warnings_are_one_line(shell: Callable[..., Any], world: Any) -> None:
 
     world.answers["dry_run"] = warning
     found = shell("audit", "--quiet")
-    assert found.err == "warning: a method cannot be imported\nerror: enough\n"
+    assert found.err == "warning: a method cannot be imported\nenough\n"
 
 
 def test_completion_knows_the_commands() -> None:

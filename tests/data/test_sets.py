@@ -72,6 +72,7 @@ def test_without_splits_a_seeded_fifth_of_each_class_is_for_test(tmp_path: Path)
     assert first.test.labels.bincount().tolist() == [2, 2, 2]
     assert first.test.digest == again.test.digest != other.test.digest
     assert sorted(numbers(first.train) + numbers(first.test)) == list(range(30))
+    assert first.notes == ("no test part of its own: split 80/20 by class with seed 1",)
     assert_disjoint(first.train, first.test)
 
 
@@ -87,6 +88,13 @@ def test_tracks_are_not_torn_apart(tmp_path: Path) -> None:
     assert not sides[0] & sides[1]
     assert (len(splits.train), len(splits.test)) == (32, 8)
     assert any("before '_'" in note for note in splits.notes)
+
+
+def test_a_class_with_one_prefix_is_split_file_by_file_and_told(tmp_path: Path) -> None:
+    files = {f"{word}/img_{i}.png": picture(100 * label + i) for label, word in enumerate("ab") for i in range(10)}
+    splits = load_data(as_folder(tmp_path / "toy", files))
+    assert (len(splits.train), len(splits.test)) == (16, 4)
+    assert splits.notes[1:] == ("2 classes have one name before '_' only, and were split file by file",)
 
 
 def test_classes_file_gives_the_order_of_outputs(tmp_path: Path) -> None:
@@ -161,7 +169,7 @@ def test_limit_reads_no_more_than_it_returns(tmp_path: Path) -> None:
         if Image.open(io.BytesIO(data)).convert("RGB").getpixel((0, 0))[0] not in values:  # type: ignore[index]
             (folder / name).write_bytes(b"no image")
     assert load_data(folder, limit=2).train.digest == chosen.train.digest
-    with pytest.raises(FormatError, match=r"\.png: "):
+    with pytest.raises(FormatError, match=r"/\d\.png is no PNG"):
         load_data(folder)
 
 

@@ -15,6 +15,9 @@ def test_the_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("MODELWARD_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "data"
     monkeypatch.delenv("MODELWARD_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "modelward" / "data"
+    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "modelward" / "data"
 

@@ -92,7 +92,13 @@ def enrol(
         thieves = [model for _, model in models_of(run, validation, store)]
     rng = generator(cell_seed(ground, "enrol"))
     _, key = chosen.protect(ground.loaded.model, ground.study.probes, nulls=independent, thieves=thieves, rng=rng)
-    facts = {**key.facts, "data": ground.splits.name, "parts": ground.study.digests(), "arch": ground.loaded.arch, "calibrate": calibrate or "nulls" * bool(nulls)}
+    facts = {
+        **key.facts,
+        "data": ground.splits.name,
+        "parts": ground.study.digests(),
+        "arch": ground.loaded.arch,
+        "calibrate": calibrate or "nulls" * bool(nulls),
+    }
     return Key(key.method, key.variant, key.model_digest, facts, key.tensors)
 
 
@@ -100,7 +106,9 @@ def null_folder(folder: Path, ground: Ground) -> list[nn.Module]:
     """Return the independent models in ``folder``, sorted by name."""
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     if not files:
-        message = f"--nulls {folder.name}: no safetensors files there; save independent models with their architecture, or use --calibrate quick"
+        message = (
+            f"--nulls {folder.name}: no safetensors files there; save independent models with their architecture, or use --calibrate quick"
+        )
         raise InputError(message)
     models: list[nn.Module] = []
     for path in files:
@@ -121,7 +129,9 @@ def judge(suspect: Path, key: Key, arch: str | None = None) -> Verdict:
         return method.verify(Suspect.of_answers(torch.from_numpy(table), name=suspect.name), key)
     loaded = load_model(suspect, arch, size=(probes.shape[2], probes.shape[3]))
     if loaded.model.channels != probes.shape[1]:
-        message = f"{suspect.name} takes {loaded.model.channels} channels, the key's probes have {probes.shape[1]}: it was made for other images"
+        message = (
+            f"{suspect.name} takes {loaded.model.channels} channels, the key's probes have {probes.shape[1]}: it was made for other images"
+        )
         raise InputError(message)
     return method.verify(Suspect.of_model(loaded.model, name=suspect.name), key)
 

@@ -16,7 +16,8 @@ GOOD_AUC = 0.95
 
 
 def fingerprint_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
-    """Could you tell a thief from a stranger?"""
+    """Say whether a thief can be told from a stranger."""
+    del ground
     parts = [rows_of(run, cell) for cell in plan.fingerprints]
     rows = [row for part in parts for row in part]
     main = parts[0]
@@ -27,9 +28,12 @@ def fingerprint_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
     caught = next((row for row in main if row["metric"] == "recognised"), None)
     false = next(row for row in main if row["metric"] == "false_claims")
     if total is None or caught is None:
-        return section("fingerprint", "Recognising thieves", "not tested", "No theft kept enough accuracy to be worth recognising.", rows=rows)
+        return section(
+            "fingerprint", "Recognising thieves", "not tested", "No theft kept enough accuracy to be worth recognising.", rows=rows
+        )
     if false["extra"]["threshold"] is None:
-        lead = f"Thieves and strangers are told apart with AUC {total['value']:.3f}, but {false['extra']['nulls']} independent models are too few to set a threshold."
+        nulls = false["extra"]["nulls"]
+        lead = f"Thieves and strangers are told apart with AUC {total['value']:.3f}, but {nulls} independent models are too few for a threshold."
     else:
         lead = (
             f"SAC-JC recognises {round(caught['value'] * caught['n'])} of {caught['n']} thieves (AUC {total['value']:.3f} "

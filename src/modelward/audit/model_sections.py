@@ -21,13 +21,16 @@ USUAL = {"linf": "linf 8/255", "l2": "l2 0.5"}
 
 
 def intake_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
-    """Was the model handed over in working order?"""
+    """Say whether the model was handed over in working order."""
     rows = rows_of(run, plan.single["intake"])
     checks = rows[0]["extra"]["checks"] if rows else []
     bad = [check["name"] for check in checks if check["status"] in {"failed", "flagged"}]
     status = "failed" if any(c["status"] == "failed" for c in checks) else "flagged" if bad else "passed"
     lead = f"Intake: {', '.join(bad)} need attention." if bad else "The model was handed over in working order."
-    checks += [{"name": "provenance", "status": "flagged", "text": note, "fix": "save the model with modelward, or pass --trained-on"} for note in ground.notes]
+    checks += [
+        {"name": "provenance", "status": "flagged", "text": note, "fix": "save the model with modelward, or pass --trained-on"}
+        for note in ground.notes
+    ]
     return section(
         "intake", "Intake checks", status if rows else "not tested", lead, rows=[], checks=checks,
         not_tested=["Preprocessing that happens outside the model file: resizing, cropping, colour conversion.",
@@ -36,10 +39,12 @@ def intake_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
 
 
 def clean_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
-    """How good is it, and does it know when it is unsure?"""
+    """Say how good it is, and whether it knows when it is unsure."""
     rows = rows_of(run, plan.single["clean"])
     if not rows:
-        return section("clean", "Clean accuracy", "not tested", f"Clean accuracy could not be measured: {run.failed.get(plan.single['clean'].key)}.")
+        return section(
+            "clean", "Clean accuracy", "not tested", f"Clean accuracy could not be measured: {run.failed.get(plan.single['clean'].key)}."
+        )
     accuracy, calibration = rows[0], rows[1]
     ece = calibration["value"]
     lead = (
@@ -60,7 +65,7 @@ def clean_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
 
 
 def evasion_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
-    """How small a change of the image makes it err?"""
+    """Say how small a change of the image makes it err."""
     rows = [row for key in plan.curves for row in rows_of(run, plan.curves[key])]
     signs, checks = masking_checks(ground, plan, run)
     usual = {norm: [r for r in rows if r["attack"] == "pgd" and r["budget"] == budget] for norm, budget in USUAL.items()}
@@ -75,8 +80,9 @@ def evasion_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
     return section(
         "evasion", "Evasion: small changes made to deceive", "flagged" if weak or signs else "passed", lead, rows=rows, checks=checks,
         plots=[_eps_plot(rows, norm) for norm in EPS], flags=sorted({flag for row in rows for flag in row["flags"]}),
-        not_tested=["Stronger attacks (AutoAttack, Carlini-Wagner), query-only attacks, patches, and changes a person would not notice but that are "
-                    "not small in these norms.", "An attack that knows more about this model than its gradients."],
+        not_tested=["Stronger attacks: AutoAttack, Carlini-Wagner, query-only attacks, patches.",
+                    "Changes that nobody would notice but that are not small in these norms.",
+                    "An attack that knows more about this model than its gradients."],
     )  # fmt: skip
 
 
@@ -109,10 +115,17 @@ def masking_checks(ground: Ground, plan: Plan, run: Run) -> tuple[list[str], lis
         for name, fix in FLAGS.items()
     ]  # fmt: skip
     for norm in EPS:
-        far = [r for r in rows_of(run, plan.curves[f"pgd {norm}"])][-1:]
+        far = rows_of(run, plan.curves[f"pgd {norm}"])[-1:]
         if far and far[0]["value"] > 0.1:
             found[f"large eps {norm}"] = "a change that can erase the image leaves accuracy: the attack is not working"
-            checks.append({"name": f"large eps {norm}", "status": "flagged", "text": f"{percent(far[0])} at {far[0]['budget']}", "fix": "gradients mislead: use another loss"})
+            checks.append(
+                {
+                    "name": f"large eps {norm}",
+                    "status": "flagged",
+                    "text": f"{percent(far[0])} at {far[0]['budget']}",
+                    "fix": "gradients mislead: use another loss",
+                }
+            )
     return list(found), checks
 
 
@@ -139,7 +152,7 @@ def _robust(plan: Plan, run: Run, key: str) -> torch.Tensor | None:
 
 
 def corruption_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
-    """Does it survive what platforms and cameras do to images?"""
+    """Say whether it survives what platforms and cameras do to images."""
     rows = {kind: rows_of(run, cell) for kind, cell in plan.corruptions.items()}
     clean = rows_of(run, plan.single["clean"])
     jpeg = next((r for r in rows["jpeg"] if r["extra"]["level"] == 50), None)
@@ -158,18 +171,19 @@ def corruption_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
     return section(
         "corruption", "Everyday changes: recompression, noise, blur", "flagged" if loss > 0.1 else "passed", lead,
         rows=[row for part in rows.values() for row in part], plots=plots,
-        not_tested=[f"Other corruptions than {', '.join(LEVELS)}: weather, motion, geometry.", f"Images from other cameras than those of {ground.splits.name}."],
+        not_tested=[f"Other corruptions than {', '.join(LEVELS)}: weather, motion, geometry.",
+                    f"Images from other cameras than those of {ground.splits.name}."],
     )  # fmt: skip
 
 
 def cost_section(plan: Plan, run: Run, seconds: float) -> dict[str, Any]:
-    """What did it take?"""
+    """Say what it took."""
     kinds: dict[str, list[float]] = collections.defaultdict(list)
     for cell in plan.cells():
         finished = run.of(cell)
         if finished:
             kinds[cell.work.rpartition(".")[2].replace("work_", "").replace(":", ", ")].append(finished.seconds)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"metric": "seconds", "value": sum(times), "n": len(times), "ci_low": None, "ci_high": None, "unit": "s", "method": kind, "variant": "", "profile": "",
          "attack": "", "budget": f"{len(times)} cells", "model": "", "data": "", "seed": 0, "threads": 1, "precision": "fp32", "seconds": sum(times),
          "flags": [], "command": "", "extra": {}}
@@ -177,6 +191,7 @@ def cost_section(plan: Plan, run: Run, seconds: float) -> dict[str, Any]:
     ]  # fmt: skip
     total = sum(sum(times) for times in kinds.values())
     cached = sum(f.cached for f in run.finished.values())
-    lead = f"{sum(len(t) for t in kinds.values())} cells took {total:.0f} s of one core; this run took {seconds:.0f} s and read {cached} of them from the store."
+    count = sum(len(times) for times in kinds.values())
+    lead = f"{count} cells took {total:.0f} s of one core; this run took {seconds:.0f} s and read {cached} of them from the store."
     failures = [f"{message}" for message in dict.fromkeys(run.failed.values())]
     return section("cost", "Cost", "info", lead, rows=rows, flags=failures, not_tested=["Energy and money."])

@@ -78,14 +78,16 @@ def prepare(question: Question, store: Store) -> Ground:
     """
     size = question.size
     loaded = load_model(question.model, question.arch, size=size) if question.model else embedded_model()
-    splits = load_data(question.data, size=size or (None if question.data in {"fashion-mini"} else None))
+    splits = load_data(question.data, size=size)
     check_fit(loaded, splits)
     notes: list[str] = []
     trained_on = question.trained_on or loaded.facts.get("trained_on")
     if trained_on not in {"owner", "train"}:
         trained_on = "train"
-        notes.append("The model file does not say what it was trained on: the whole training split was assumed, and thieves work with half of the test split.")
-    made = study(splits, trained_on=trained_on, seed=int(loaded.facts.get("split_seed", "0")))
+        notes.append(
+            "The model file does not say what it was trained on: the whole training split was assumed, and thieves work with half of the test split."
+        )
+    made = study(splits, trained_on="owner" if trained_on == "owner" else "train", seed=int(loaded.facts.get("split_seed", "0")))
     owner = loaded.facts.get("owner_digest")
     if owner and owner != made.owner.digest:
         notes.append("The model file names other training images than this data set's owner part: thieves may share images with the owner.")
@@ -97,12 +99,19 @@ def check_fit(loaded: LoadedModel, splits: Splits) -> None:
     channels, height, width = splits.test.shape
     net = loaded.model
     if net.channels != channels:
-        message = f"the model takes {net.channels} channels, the images of {splits.name} have {channels}; convert the images, or pass the data the model was made for"
+        message = (
+            f"the model takes {net.channels} channels, the images of {splits.name} have {channels}; pass the data the model was made for"
+        )
         raise InputError(message)
-    if net.size != (height, width) and loaded.facts.get("size") is None and net.arch.split(":")[0] in {"cnn", "resnet8", "resnet14", "resnet20"}:
+    if (
+        net.size != (height, width)
+        and loaded.facts.get("size") is None
+        and net.arch.split(":")[0] in {"cnn", "resnet8", "resnet14", "resnet20"}
+    ):
         net.size = (height, width)  # these nets pool globally and take any size
     if net.size != (height, width):
-        message = f"the model takes {net.size[0]}x{net.size[1]} images, {splits.name} has {height}x{width}; pass --size {net.size[0]},{net.size[1]} to resize the images"
+        want = f"{net.size[0]},{net.size[1]}"
+        message = f"the model takes {want} images, {splits.name} has {height},{width}; pass --size {want} to resize the images"
         raise InputError(message)
     if net.classes != len(splits.test.classes):
         message = f"the model has {net.classes} outputs, {splits.name} has {len(splits.test.classes)} classes; pass the data the model was made for"

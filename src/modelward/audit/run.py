@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-import datetime
+import datetime as dt
 import os
 import platform
 import time
@@ -87,7 +87,7 @@ def document(ground: Ground, plan: Plan, run: Run, command: str, seconds: float)
             row.update(profile=ground.question.profile, command=command, model=row["model"] or ground.victim[:16])
     return {
         "schema": "modelward/report", "version": 1, "modelward": __version__, "command": command, "profile": ground.question.profile,
-        "title": f"Audit of {subject(ground)['model']}", "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "title": f"Audit of {subject(ground)['model']}", "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "subject": subject(ground), "verdict": _verdict(sections, ground), "environment": environment(ground), "sections": [*sections, cost],
         "cost": {"seconds": seconds, "cells": len(closure(plan.cells())), "cached": sum(f.cached for f in run.finished.values()),
                  "work_seconds": sum(f.seconds for f in run.finished.values()), "failed": run.failed},

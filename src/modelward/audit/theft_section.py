@@ -14,7 +14,7 @@ USEFUL_GAIN = 0.02
 
 
 def theft_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
-    """How much does a theft save the thief?"""
+    """Say how much a theft saves the thief."""
     rows = _rows(ground, plan, run)
     if not rows:
         return section("theft", "Theft", "not tested", "No theft could be run.", flags=sorted(set(run.failed.values())))
@@ -55,8 +55,18 @@ def _bars(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the thieves' accuracy as bars, with the honest reference as a tick."""
     items = []
     for row in rows:
-        bar = {"name": f"{row['extra']['group']} {row['budget']}".strip(), "value": row["value"], "low": row["ci_low"], "high": row["ci_high"]}
+        bar = {
+            "name": f"{row['extra']['group']} {row['budget']}".strip(),
+            "value": row["value"],
+            "low": row["ci_low"],
+            "high": row["ci_high"],
+        }
         if row["extra"]["from_scratch"] is not None:
             bar["reference"] = row["extra"]["from_scratch"]
         items.append(bar)
-    return {"kind": "bars", "title": "Accuracy of each thief; the tick is training from scratch at its budget", "x_label": "accuracy", "items": items}
+    return {
+        "kind": "bars",
+        "title": "Accuracy of each thief; the tick is training from scratch at its budget",
+        "x_label": "accuracy",
+        "items": items,
+    }

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from modelward.cli.audit_commands import Arch, Data, DryRun, Jobs, Model, Size, TrainedOn, ask, plan_words, show_plan
+from modelward.cli.key_facts import header, header_lines
 from modelward.cli.options import Options, parse_settings, working
 from modelward.cli.output import emit, facts, note, say, warn
 from modelward.cli.verdict_screen import EXIT_CODES, show_verdict, verdict_facts
 from modelward.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from modelward.audit import Estimate, Question
     from modelward.core.key import Key
     from modelward.io.age import Secret
 
@@ -23,6 +25,15 @@ PassphraseFile = Annotated[Path | None, typer.Option("--passphrase-file", metava
 PassphraseFd = Annotated[
     int | None, typer.Option("--passphrase-fd", min=0, metavar="N", help="Open descriptor to read the passphrase from.")
 ]
+
+MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="Ownership method, as in sac-jc.", show_default=False)]
+OutKey = Annotated[Path, typer.Option("--out-key", metavar="KEY", help="Where the key goes; an existing file is never overwritten.")]
+Nulls = Annotated[Path | None, typer.Option("--nulls", metavar="DIR", help="Folder of independent models (safetensors) to calibrate with.")]
+Calibrate = Annotated[
+    Literal["smoke", "quick", "full"] | None, typer.Option("--calibrate", help="Train independent models to calibrate with.")
+]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Hyper-parameter; may be repeated.")]
+Variant = Annotated[Literal["paper", "hardened"] | None, typer.Option("--variant", help="The paper's recipe or the repaired one.")]
 
 
 def _secret(file: Path | None, fd: int | None) -> Secret | None:
@@ -41,24 +52,18 @@ def _read(path: Path, file: Path | None, fd: int | None) -> Key:
 
 def protect(
     options: Options,
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="Ownership method, as in sac-jc.", show_default=False)],
+    method: MethodName,
     *,
-    out_key: Annotated[Path, typer.Option("--out-key", metavar="KEY", help="Where the key goes; an existing file is never overwritten.")],
+    out_key: OutKey,
     model: Model = None,
     arch: Arch = None,
     data: Data = "fashion-mini",
     trained_on: TrainedOn = None,
     size: Size = None,
-    nulls: Annotated[
-        Path | None, typer.Option("--nulls", metavar="DIR", help="Folder of independent models (safetensors) to calibrate with.")
-    ] = None,
-    calibrate: Annotated[
-        Literal["smoke", "quick", "full"] | None, typer.Option("--calibrate", help="Train independent models to calibrate with.")
-    ] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Hyper-parameter; may be repeated.")] = None,
-    variant: Annotated[
-        Literal["paper", "hardened"] | None, typer.Option("--variant", help="The paper's recipe or the repaired one.")
-    ] = None,
+    nulls: Nulls = None,
+    calibrate: Calibrate = None,
+    settings: Settings = None,
+    variant: Variant = None,
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,
     jobs: Jobs = None,
@@ -71,35 +76,65 @@ def protect(
     With --nulls or --calibrate it is calibrated: only then can a verdict be more than undecided.
     """
     chosen = _settings(settings or [], variant)
-    if nulls is not None and calibrate is not None:
-        raise UsageError("--nulls brings independent models and --calibrate trains them; pass one of the two")
-    _require_free(out_key)
+    _require_possible(out_key, nulls, calibrate)
     passphrase = _secret(passphrase_file, passphrase_fd)
     with working(options):
-        from modelward.audit import Estimate, dry_run_enrol, enrol
-        from modelward.core.catalogue import find
-        from modelward.evaluation.store import Store
-        from modelward.keys import write_key
+        question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size)
+        cost = _cost(method, chosen, question, calibrate, jobs)
+        note(plan_words(cost), quiet=options.quiet or dry_run)
+        key = None if dry_run else _enrol(method, chosen, question, calibrate=calibrate, nulls=nulls, jobs=jobs)
+    if key is None:
+        show_plan(cost, as_json=options.as_json)
+    else:
+        _write(out_key, key, passphrase, as_json=options.as_json)
+    return 0
 
-        find(method).configured(chosen)
-        question, store = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size), Store()
-        estimate = dry_run_enrol(question, calibrate=calibrate, store=store, jobs=jobs) if calibrate else Estimate(0, 0, 0.0, 0, [])
-        if not dry_run:
-            note(plan_words(estimate), quiet=options.quiet)
-            key = enrol(method, chosen, question, calibrate=calibrate, nulls=nulls, store=store, jobs=jobs)
-            write_key(out_key, key, passphrase=passphrase)
-    if dry_run:
-        show_plan(estimate, as_json=options.as_json)
-        return 0
+
+def _cost(method: str, settings: dict[str, Any], question: Question, calibrate: str | None, jobs: int | None) -> Estimate:
+    """Return what enrolling costs; a wrong method or setting is refused before data are read."""
+    from modelward.audit import Estimate, dry_run_enrol
+    from modelward.core.catalogue import find
+    from modelward.evaluation.store import Store
+
+    find(method).configured(settings)
+    return dry_run_enrol(question, calibrate=calibrate, store=Store(), jobs=jobs) if calibrate else Estimate(0, 0, 0.0, 0, [])
+
+
+def _enrol(
+    method: str, settings: dict[str, Any], question: Question, *, calibrate: str | None, nulls: Path | None, jobs: int | None
+) -> Key:
+    """Return the key of the question's model."""
+    from modelward.audit import enrol
+    from modelward.evaluation.store import Store
+
+    return enrol(method, settings, question, calibrate=calibrate, nulls=nulls, store=Store(), jobs=jobs)
+
+
+def _write(path: Path, key: Key, passphrase: Secret | None, *, as_json: bool) -> None:
+    """Write the key file, and print what was enrolled and what to do with it."""
+    from modelward.keys import write_key
+
+    write_key(path, key, passphrase=passphrase)
     if not key.calibrated:
         warn("the key is not calibrated: every verdict will be undecided; enrol with --calibrate quick or --nulls DIR")
-    if options.as_json:
-        emit("protect", {"key": out_key, "encrypted": passphrase is not None} | _header(key))
-        return 0
-    say(f"key: {out_key}" + (" (encrypted)" if passphrase else ""), wrap=False)
-    facts(_header_lines(key))
-    say(f"Keep it secret. Ask it with: modelward verify SUSPECT --key {shlex.quote(str(out_key))}", wrap=False)
-    return 0
+    if as_json:
+        emit("protect", {"key": path, "encrypted": passphrase is not None} | header(key))
+        return
+    say(f"key: {path}" + (" (encrypted)" if passphrase is not None else ""), wrap=False)
+    facts(header_lines(key))
+    say(f"Keep it secret. Ask it with: modelward verify SUSPECT --key {shlex.quote(str(path))}", wrap=False)
+
+
+def _require_possible(path: Path, nulls: Path | None, calibrate: str | None) -> None:
+    """Raise `UsageError` before hours of work when the key could not be written after them, or when the options contradict each other."""
+    if nulls is not None and calibrate is not None:
+        raise UsageError("--nulls brings independent models and --calibrate trains them; pass one of the two")
+    if path.exists():
+        message = f"{path} exists, and a key is never overwritten; pass another --out-key or move it away"
+        raise UsageError(message)
+    if not path.absolute().parent.is_dir():
+        message = f"the folder {path.parent} of --out-key does not exist; make it first"
+        raise UsageError(message)
 
 
 def _settings(pairs: list[str], variant: str | None) -> dict[str, Any]:
@@ -110,16 +145,6 @@ def _settings(pairs: list[str], variant: str | None) -> dict[str, Any]:
     if chosen.get("variant", variant) != variant:
         raise UsageError("--variant and --set variant=... differ; pass one of the two")
     return chosen | {"variant": variant}
-
-
-def _require_free(path: Path) -> None:
-    """Raise `UsageError` before hours of work when the key could not be written after them."""
-    if path.exists():
-        message = f"{path} exists, and a key is never overwritten; pass another --out-key or move it away"
-        raise UsageError(message)
-    if not path.absolute().parent.is_dir():
-        message = f"the folder {path.parent} of --out-key does not exist; make it first"
-        raise UsageError(message)
 
 
 def verify(
@@ -178,39 +203,8 @@ def key_show(options: Options, key: KeyFile, *, passphrase_file: PassphraseFile 
     """Show what a key says of itself, without what is secret in it."""
     found = _read(key, passphrase_file, passphrase_fd)
     if options.as_json:
-        emit("key-facts", _header(found) | {"key": key})
+        emit("key-facts", header(found) | {"key": key})
     else:
         say(key.name, style="bold", wrap=False)
-        facts(_header_lines(found))
+        facts(header_lines(found))
     return 0
-
-
-def _header(key: Key) -> dict[str, Any]:
-    """Return what may be told of a key: its facts, and of its arrays only name, type and shape."""
-    arrays = {name: {"type": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)} for name, tensor in key.tensors.items()}
-    head = {"method": key.method, "variant": key.variant, "calibrated": key.calibrated, "model_digest": key.model_digest}
-    return head | {"facts": dict(key.facts), "arrays": arrays}
-
-
-def _header_lines(key: Key) -> list[tuple[str, str]]:
-    """Return a key's header as lines: numbers in short, arrays by shape."""
-    lines = [("method", f"{key.method}, variant {key.variant}"), ("model", key.model_digest)]
-    lines.append(("calibrated", "yes" if key.calibrated else "no: every verdict will be undecided"))
-    for name, value in key.facts.items():
-        if name != "calibrated":
-            lines += _flat(name, value)
-    for name, tensor in key.tensors.items():
-        shape = "x".join(map(str, tensor.shape)) or "one value"
-        lines.append((f"array {name}", f"{shape} {str(tensor.dtype).removeprefix('torch.')}, not shown"))
-    return lines
-
-
-def _flat(name: str, value: Any) -> list[tuple[str, str]]:
-    """Return a fact as lines; nested facts get dotted names, long lists of numbers are summed up."""
-    if isinstance(value, dict):
-        return [line for inner, item in value.items() for line in _flat(f"{name}.{inner}", item)]
-    if isinstance(value, list | tuple) and len(value) > 3 and all(isinstance(item, int | float) for item in value):
-        return [(name, f"{len(value)} values, {min(value):.4g} to {max(value):.4g}")]
-    if isinstance(value, list | tuple):
-        return [(name, ", ".join(map(str, value)) or "none")]
-    return [(name, "none" if value is None else str(value))]

@@ -24,6 +24,7 @@ from modelward.core.errors import ModelwardError
 
 STOPPED = 130
 TOOL_ERROR = 2
+UNDECIDED = 3
 USAGE = 4
 _usage_error: type[BaseException] = typer.BadParameter.__bases__[0]  # the UsageError of whichever click typer carries
 
@@ -113,6 +114,8 @@ def _run(given: list[str]) -> int:
     except Exception as error:  # noqa: BLE001  # the last door: whatever comes is told in one sentence
         return _report(error, as_json="--json" in given)
     if code == STOPPED:
+        if sys.stderr.isatty():
+            sys.stderr.write("\n")  # the terminal has echoed ^C
         _tell("stopped; run the same command again to go on", style="bold yellow")
     return code
 
@@ -128,7 +131,7 @@ def _report(error: Exception, *, as_json: bool) -> int:
     if os.environ.get("MODELWARD_DEBUG") == "1":
         traceback.print_exception(error, file=sys.stderr)
     if message:  # help shown for want of arguments is its own message
-        _tell(f"error: {message}", style="bold red")
+        _tell(message if code == UNDECIDED else f"error: {message}", style="bold yellow" if code == UNDECIDED else "bold red")
     if hint:
         _tell(hint, style="dim")
     if as_json and message:
@@ -161,7 +164,7 @@ def _tell(text: str, *, style: str) -> None:
 
     head, colon, rest = text.partition(": ") if text.startswith("error: ") else (text, "", "")
     with contextlib.suppress(OSError, SystemExit):
-        console(stderr=True).print(Text(head + colon, style=style) + Text(clean(rest), style="none"), soft_wrap=True)
+        console(stderr=True).print(Text.assemble((clean(head) + colon, style), clean(rest)), soft_wrap=True)
 
 
 def _silenced() -> int:

@@ -81,14 +81,17 @@ def show_card(method: type[Method]) -> None:
             ("cost", card.cost),
         ]
     )
-    for title, words in (("Claims of the paper", card.claims), ("What a result does not show", card.limits)):
+    for title, words in (
+        ("Claims, not tested until a report has rows for them", card.claims),
+        ("What a result does not show", card.limits),
+    ):
         if words:
             say(f"\n{title}", style="bold")
             facts([("-", text) for text in words])
     docs = parameter_docs(method)
     rows = [(field.name, _default(field.default), docs.get(field.name, "")) for field in dataclasses.fields(method) if field.init]
     if rows:
-        say("\nSettings (--set NAME=VALUE)", style="bold")
+        say("\nSettings (protect --set NAME=VALUE)" if method.family == "ownership" else "\nSettings", style="bold")
         table(("name", "default", "what it is"), rows, keep=("name", "default"))
 
 

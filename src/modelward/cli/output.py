@@ -83,7 +83,7 @@ def warn(text: str) -> None:
     """Print a warning to stderr."""
     from rich.text import Text
 
-    console(stderr=True).print(Text("warning: ", style="bold yellow") + Text(clean(text), style="none"), soft_wrap=True)
+    console(stderr=True).print(Text.assemble(("warning: ", "bold yellow"), clean(text)), soft_wrap=True)
 
 
 def status(word: str) -> Any:

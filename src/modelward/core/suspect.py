@@ -94,6 +94,11 @@ class Suspect:
             raise InputError(message)
         return answers.softmax(1) if self._logits else answers
 
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Return logits (N, K) for uint8 or float images of a suspect whose weights are granted; counts N queries."""
+        self.queries += len(pixels)
+        return predict(self.model, pixels)
+
     def labels(self, x: Tensor) -> Tensor:
         """Return int64 labels (N,) for an image batch; counts N queries."""
         answers = self._ask(x)

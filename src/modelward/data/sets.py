@@ -97,7 +97,7 @@ def _sides(listing: Listing, seed: int) -> tuple[Indices, Indices, tuple[str, ..
     rng = np.random.default_rng(derive_seed("data split", seed))
     train, test, torn = split_off(listing.labels, listing.groups, rng=rng)
     notes = [f"no test part of its own: split 80/20 by class with seed {seed}"]
-    grouped = len(set(listing.groups)) < len(listing.groups)
+    grouped = len(set(zip(listing.labels.tolist(), listing.groups, strict=True))) < len(listing.labels)
     if grouped and len(torn) < len(np.unique(listing.labels)):
         notes.append("files of one class with the same name before '_' were kept in one part")
     if grouped and len(torn):

@@ -19,9 +19,12 @@ LAYOUT = 1
 
 
 def cache_folder() -> Path:
-    """Return ``$MODELWARD_HOME/data``, else ``~/.cache/modelward/data``; the folder need not exist."""
+    """Return ``$MODELWARD_HOME/data``, else ``modelward/data`` in ``$XDG_CACHE_HOME`` or ``~/.cache``; the folder need not exist."""
     home = os.environ.get("MODELWARD_HOME")
-    return (Path(home).expanduser() if home else Path.home() / ".cache" / "modelward") / "data"
+    if home:
+        return Path(home).expanduser() / "data"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "modelward" / "data"
 
 
 def entry_path(folder: Path, source_digest: str, size: tuple[int, int] | None) -> Path:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modelward.core.errors import FormatError, InputError
+from modelward.core.errors import InputError
 from modelward.core.progress import advance
 from modelward.data.folders import Tree, read_tree, walk
 from modelward.data.listing import Listing, require_labels, require_memory
@@ -24,15 +24,6 @@ Size = tuple[int, int] | None
 Fetch = Callable[[str], NDArray[np.uint8]]
 KEEP_FROM = 2_000
 """Fewer images than this decode in under a second, so their pixels are not kept on disk."""
-
-
-def _fetched(fetch: Fetch, path: str) -> NDArray[np.uint8]:
-    """Read one image (C, H, W); an error names the file."""
-    try:
-        return fetch(path)
-    except FormatError as error:
-        message = f"{path}: {error}"
-        raise type(error)(message) from error
 
 
 def decode(paths: Sequence[str], fetch: Fetch, name: str) -> tuple[Tensor, Tensor]:
@@ -63,12 +54,12 @@ def decode(paths: Sequence[str], fetch: Fetch, name: str) -> tuple[Tensor, Tenso
     >>> tuple(pixels.shape), channels.tolist()
     ((2, 3, 2, 2), [1, 3])
     """
-    first = _fetched(fetch, paths[0])
+    first = fetch(paths[0])
     require_memory(len(paths), first.shape, name)
     pixels = np.empty((len(paths), *first.shape), dtype=np.uint8)
     channels = np.empty(len(paths), dtype=np.uint8)
     for i, path in enumerate(paths):
-        image = first if i == 0 else _fetched(fetch, path)
+        image = first if i == 0 else fetch(path)
         if image.shape[1:] != first.shape[1:]:
             sizes = [f"{shape[1]}x{shape[2]}" for shape in (first.shape, image.shape)]
             message = f"{name}: images differ in size ({paths[0]} is {sizes[0]}, {path} is {sizes[1]}); give one with `--size H,W`"
@@ -115,7 +106,7 @@ def list_folder(folder: Path, name: str, *, size: Size = None) -> Listing:
 
     def read(where: Indices) -> Tensor:
         paths = [tree.entries[i].path for i in where]
-        pixels, _ = decode(paths, lambda path: read_image(folder / path, size=size), name)
+        pixels, _ = decode(paths, lambda path: read_image(folder / path, size=size, name=path), name)
         return pixels
 
     return _listing(tree, name, read)
@@ -134,7 +125,7 @@ def list_zip(archive: Path, name: str, *, size: Size = None, cache: Path | None 
 
     def decoded(where: Indices) -> tuple[Tensor, Tensor]:
         with ZipFolder(archive) as opened:
-            return decode([tree.entries[i].path for i in where], lambda path: read_image(opened.read(path), size=size), name)
+            return decode([tree.entries[i].path for i in where], lambda path: read_image(opened.read(path), size=size, name=path), name)
 
     def read(where: Indices) -> Tensor:
         if len(where) < KEEP_FROM:

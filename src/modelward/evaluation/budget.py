@@ -12,7 +12,7 @@ START_SECONDS = 0.3
 def train_seconds(arch: str, images: int, epochs: float, shape: tuple[int, int, int]) -> float:
     """Return the estimated seconds on one core to train ``arch`` on ``images`` images of ``shape`` for ``epochs``."""
     name, arguments = describe(arch)
-    wider = (arguments.get("width", ARCHITECTURES[name].width) / ARCHITECTURES[name].width) ** 1.5
+    wider: float = (arguments.get("width", ARCHITECTURES[name].width) / ARCHITECTURES[name].width) ** 1.5
     return START_SECONDS + images * epochs * TRAIN_MS[name] * wider * (shape[1] * shape[2] / 784) / 1000
 
 

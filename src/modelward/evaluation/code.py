@@ -50,7 +50,7 @@ def _is_module(name: str) -> bool:
 def _read(module: str) -> tuple[str, tuple[str, ...]]:
     """Return (digest of the syntax tree without docstrings, imported modules): comments and prose do not count."""
     tree = ast.parse(_source(module).read_bytes())
-    found = tuple(sorted(set(_imports(tree, module.split(".")[0]))))
+    found = tuple(sorted(set(_imports(tree, module.split(".", maxsplit=1)[0]))))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):

@@ -42,7 +42,9 @@ def thefts(arch: str, copies: int, others: Sequence[str] = ()) -> list[TheftSpec
     Extractions take turns between the victim's architecture and ``others``.
     """
     made = [
-        TheftSpec(name, group, dict(fields), labels, [arch, *others][index % (1 + len(others))] if name.startswith("extract") else None, index)
+        TheftSpec(
+            name, group, dict(fields), labels, [arch, *others][index % (1 + len(others))] if name.startswith("extract") else None, index
+        )
         for name, group, fields, labels in _GROUPS
         for index in range(copies)
     ]
@@ -50,7 +52,9 @@ def thefts(arch: str, copies: int, others: Sequence[str] = ()) -> list[TheftSpec
     return made + [TheftSpec("quantise", "quantise", {"bits": bits}, "none") for bits in BITS]
 
 
-def theft_cell(spec: TheftSpec, victim: str | Cell, victim_arch: str, parts: dict[str, str], study: Study, *, seed: int, part: str = "attacker") -> Cell:
+def theft_cell(
+    spec: TheftSpec, victim: str | Cell, victim_arch: str, parts: dict[str, str], study: Study, *, seed: int, part: str = "attacker"
+) -> Cell:
     """Return the cell of one theft; ``victim`` is the digest of a stored model or the cell that makes it."""
     method = find(spec.method)
     epochs = spec.fields.get("epochs", getattr(method, "epochs", 0))

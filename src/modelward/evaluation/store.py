@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 import json
 import os
@@ -128,7 +128,7 @@ class Store:
         values = {
             "key": cell.key, "work": cell.work, "label": cell.label, "settings": canonical_json(dict(cell.settings)).decode(), "seed": cell.seed,
             "threads": cell.threads, "precision": cell.precision, "seconds": seconds, "artifact": artifact, "version": __version__,
-            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "rows": canonical_json(outcome.rows).decode(),
+            "finished": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), "rows": canonical_json(outcome.rows).decode(),
         }  # fmt: skip
         try:
             with self._engine.begin() as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from modelward.core.images import ImageSet
 from modelward.evaluation.cell import Job, Outcome
 from modelward.evaluation.parcels import get_images, get_model
 from modelward.evaluation.rows import Row, from_interval, rate
-from modelward.imaging.quantise import to_uint8
 from modelward.io.images import png_bytes
 from modelward.statistics import Interval, bootstrap, expected_calibration_error
 
@@ -34,7 +34,7 @@ def clean(job: Job) -> Outcome:
         return expected_calibration_error(trust[index], right[index].astype(bool), bins=BINS)
 
     interval = bootstrap(np.arange(len(right)), ece, rng=np.random.default_rng(job.seed % 2**32), resamples=200)
-    common = {"data": images.name, "seed": job.seed, "threads": job.threads}
+    common: dict[str, Any] = {"data": images.name, "seed": job.seed, "threads": job.threads}
     rows = [
         rate("accuracy", int(correct.sum()), len(correct), attack="none", **common),
         from_interval("calibration_error", Interval(ece(np.arange(len(right))), interval.low, interval.high, len(right), "bootstrap"), **common,
@@ -79,7 +79,9 @@ def intake(job: Job) -> Outcome:
     images, model = get_images(job.store, job.inputs["test"]), get_model(job.store, job.inputs["model"])
     checks = intake_checks(model, images.take(slice(0, int(job.settings["count"]))))
     failed = sum(check["status"] == "failed" for check in checks)
-    return Outcome([Row(metric="intake_failures", value=failed, n=len(checks), unit="checks", data=images.name, extra={"checks": checks}).as_json()])
+    return Outcome(
+        [Row(metric="intake_failures", value=failed, n=len(checks), unit="checks", data=images.name, extra={"checks": checks}).as_json()]
+    )
 
 
 def intake_checks(model: nn.Module, images: ImageSet) -> list[dict[str, str]]:
@@ -124,11 +126,17 @@ def _channel_order(model: nn.Module, x: Tensor, y: Tensor) -> list[dict[str, str
 def _statistics(model: nn.Module) -> dict[str, str]:
     """Look for batch normalisation that never saw data, and for layers that act differently in training."""
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001  # the common base has no public name
-    blank = [m for m in layers if m.running_mean is None or (bool((m.running_mean == 0).all()) and bool((m.running_var == 1).all()))]
+    blank = [m for m in layers if _blank(m)]
     if blank:
         fix = "save the model after training, with its running statistics, and not in train mode"
         return _check("eval mode", "failed", f"{len(blank)} of {len(layers)} batch-norm layers have no running statistics", fix)
     return _check("eval mode", "passed", f"measured in eval mode; {len(layers)} batch-norm layers carry running statistics")
+
+
+def _blank(layer: nn.Module) -> bool:
+    """Return whether a batch-norm layer has the statistics it was born with."""
+    mean, spread = getattr(layer, "running_mean", None), getattr(layer, "running_var", None)
+    return mean is None or spread is None or (bool((mean == 0).all()) and bool((spread == 1).all()))
 
 
 def _randomness(model: nn.Module, x: Tensor) -> dict[str, str]:
@@ -146,7 +154,9 @@ def _attention(model: nn.Module, x: Tensor) -> dict[str, str]:
     spread = float((logits - logits.mean(0)).abs().max())
     labels = int(logits.argmax(1).unique().numel())
     if spread < 1e-6:
-        return _check("input is used", "failed", "every image gets the same answer", "check that the weights were loaded and the input is connected")
+        return _check(
+            "input is used", "failed", "every image gets the same answer", "check that the weights were loaded and the input is connected"
+        )
     if labels == 1:
         return _check("input is used", "flagged", "every image gets the same label", "check the normalisation and the training")
     return _check("input is used", "passed", f"{labels} different labels on {len(x)} images")
@@ -158,15 +168,17 @@ def _gradients(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
         with frozen(model):
             grad, _ = gradient(model, x, y)
     except RuntimeError as error:
-        return _check("gradients", "failed", f"no input gradient: {str(error).splitlines()[0]}", "make every operation differentiable, or attack by transfer")
+        return _check(
+            "gradients",
+            "failed",
+            f"no input gradient: {str(error).splitlines()[0]}",
+            "make every operation differentiable, or attack by transfer",
+        )
     blind = int((grad.flatten(1).abs().amax(1) == 0).sum())
     if not bool(torch.isfinite(grad).all()):
-        return _check("gradients", "failed", "the input gradient holds NaN or infinite values", "look for a square root or logarithm at zero")
+        return _check(
+            "gradients", "failed", "the input gradient holds NaN or infinite values", "look for a square root or logarithm at zero"
+        )
     status = "flagged" if blind > 0.1 * len(x) else "passed"
     fix = "a saturated or quantised net blinds gradient attacks: use loss='margin'" if status == "flagged" else ""
     return _check("gradients", status, f"{len(x) - blind} of {len(x)} images have an input gradient", fix)
-
-
-def gallery_pixels(x: Tensor) -> str:
-    """Return one image (C, H, W) in [0, 1] as base64 PNG."""
-    return base64.b64encode(png_bytes(to_uint8(x[None])[0].numpy())).decode()

@@ -40,8 +40,11 @@ def assess(job: Job) -> Outcome:
         victim, get_images(job.store, job.inputs["probes"]), nulls=[load[d] for d in nulls.values()],
         thieves=[load[d] for d in validation.values()], rng=generator(job.seed),
     )  # fmt: skip
-    references = int(getattr(method, "references", 0)) if getattr(method, "explainable", False) else 0
-    suspects = [("independent", digest) for digest in list(nulls.values())[references:]] + [("thief", digest) for digest in thieves.values()]
+    siblings = getattr(method, "siblings", None)
+    references = int(siblings(len(nulls))) if siblings else 0
+    suspects = [("independent", digest) for digest in list(nulls.values())[references:]] + [
+        ("thief", digest) for digest in thieves.values()
+    ]
     access = Access(settings.get("access", "weights"))
     verdicts = [(side, digest, method.verify(Suspect.of_model(load[digest], access=access), key)) for side, digest in suspects]
     facts = {digest: lineage_of(Store(job.store).get(digest)[1]) for _, digest in suspects}
@@ -117,10 +120,14 @@ def accuser(job: Job) -> Outcome:
     won, rows = 0, _group(job, "accuser")
     details = []
     for digest in rows.values():
-        _, key = method.protect(get_model(job.store, digest), get_images(job.store, job.inputs["probes"]), nulls=nulls, rng=generator(job.seed))
+        _, key = method.protect(
+            get_model(job.store, digest), get_images(job.store, job.inputs["probes"]), nulls=nulls, rng=generator(job.seed)
+        )
         verdict = method.verify(Suspect.of_model(victim), key)
         won += verdict.stolen
         details.append({"accuser": digest, "statistic": verdict.statistic, "p": verdict.p_value, "decision": verdict.decision.value})
     interval = wilson(won, len(rows))
-    row = from_interval("unrelated_accuser_wins", interval, method=job.settings["method"], attack="unrelated accuser", extra={"claims": details})
+    row = from_interval(
+        "unrelated_accuser_wins", interval, method=job.settings["method"], attack="unrelated accuser", extra={"claims": details}
+    )
     return Outcome([row.as_json()])

@@ -18,7 +18,8 @@ from modelward.evaluation.store import Store
 from modelward.models.nets import describe
 from modelward.training import Recipe
 
-COUNTS = {"smoke": 6, "quick": 30, "full": 86}
+COUNTS = {"smoke": 6, "quick": 28, "full": 84}
+SIBLINGS = {"smoke": 2, "quick": 6, "full": 8}
 OTHERS = ("cnn", "resnet8", "lenet5", "mlp")
 
 # how often each kind stands in a zoo of 30: (architecture, data part, fraction of it, group, share)
@@ -90,11 +91,12 @@ def put_parts(store: Store, study: Study) -> dict[str, str]:
 
 
 def null_cells(arch: str, study: Study, parts: dict[str, str], *, profile: str, seed: int = 0) -> list[Cell]:
-    """Return the cells of the null zoo for a victim of architecture ``arch``."""
+    """Return the cells of the null zoo for a victim of architecture ``arch``: siblings (same data, same recipe) first."""
     if profile not in COUNTS:
         message = f"a null zoo is {', '.join(COUNTS)}, not {profile!r}"
         raise UsageError(message)
-    return [train_cell(spec, null_recipe(spec.arch), parts, study, seed) for spec in specs(arch, COUNTS[profile])]
+    siblings = [NullSpec(arch, "owner", 1.0, "sibling", index) for index in range(SIBLINGS[profile])]
+    return [train_cell(spec, null_recipe(spec.arch), parts, study, seed) for spec in [*siblings, *specs(arch, COUNTS[profile])]]
 
 
 def models_of(run: Run, cells: list[Cell], store: Store) -> Iterator[tuple[Cell, nn.Module]]:
@@ -105,7 +107,9 @@ def models_of(run: Run, cells: list[Cell], store: Store) -> Iterator[tuple[Cell,
             yield cell, get_model(str(store.folder), finished.artifact)
 
 
-def null_zoo(arch: str, study: Study, *, profile: str = "quick", seed: int = 0, store: Store | None = None, jobs: int | None = None) -> list[nn.Module]:
+def null_zoo(
+    arch: str, study: Study, *, profile: str = "quick", seed: int = 0, store: Store | None = None, jobs: int | None = None
+) -> list[nn.Module]:
     """Return independent models for calibrating the key of a model of architecture ``arch``; trained once, then read from the store.
 
     Parameters
@@ -115,7 +119,7 @@ def null_zoo(arch: str, study: Study, *, profile: str = "quick", seed: int = 0, 
     study
         disjoint parts of one data set.
     profile
-        ``"smoke"`` (6), ``"quick"`` (30) or ``"full"`` (86 models).
+        ``"smoke"`` (2 siblings + 6 nulls), ``"quick"`` (6 + 28) or ``"full"`` (8 + 84).
     """
     store = store or Store()
     cells = null_cells(arch, study, put_parts(store, study), profile=profile, seed=seed)

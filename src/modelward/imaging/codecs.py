@@ -25,7 +25,7 @@ def _options(codec: str, quality: int) -> dict[str, Any]:
         raise UsageError(message)
     if codec == "jpeg2000":  # its own scale: peak signal to noise in dB, from 21 to 60
         return {"format": "JPEG2000", "quality_mode": "dB", "quality_layers": [20 + 0.4 * quality], "irreversible": True}
-    return {"png": {"format": "PNG"}, "jpeg": {"format": "JPEG", "quality": quality}}.get(codec) or {"format": codec.upper(), "quality": quality}
+    return {"format": "PNG"} if codec == "png" else {"format": codec.upper(), "quality": quality}
 
 
 def encode(pixels: NDArray[np.uint8], codec: str = "jpeg", quality: int = 75) -> bytes:

@@ -12,7 +12,9 @@ NORMS = ("linf", "l2", "l1")
 
 def linf(delta: Tensor) -> Tensor:
     """Return the largest absolute change of each sample (N,)."""
-    return delta.abs().flatten(1).amax(1) if delta[0:1].numel() else delta.new_zeros(len(delta))
+    if not delta[0:1].numel():
+        return delta.new_zeros(len(delta))
+    return delta.abs().flatten(1).amax(1)
 
 
 def l2(delta: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from modelward.io.archives import ZipFolder
 from modelward.io.files import read_bytes
 
 ARRAY_CAP = 2 * 2**30
-_IDX_TYPES = {8: np.uint8, 9: np.int8, 11: np.dtype(">i2"), 12: np.dtype(">i4"), 13: np.dtype(">f4"), 14: np.dtype(">f8")}
+_IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 AnyArray = NDArray[np.generic]
 
 
@@ -39,7 +39,7 @@ def read_idx(path: Path | str) -> AnyArray:
         if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _IDX_TYPES or not 1 <= magic[3] <= 4:
             message = f"{name} is no IDX file"
             raise FormatError(message)
-        kind = np.dtype(_IDX_TYPES[magic[2]])
+        kind: np.dtype[np.generic] = np.dtype(_IDX_TYPES[magic[2]])
         sides = stream.read(4 * magic[3])
         shape = [int.from_bytes(sides[4 * i : 4 * i + 4], "big") for i in range(magic[3])]
         size = math.prod(shape) * kind.itemsize
@@ -71,7 +71,18 @@ def _npy(data: bytes, name: str) -> AnyArray:
             message = f"{name} promises {math.prod(shape) * kind.itemsize:,} bytes but has {len(data):,}"
             raise FormatError(message)
         array: AnyArray = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, TypeError, SyntaxError, KeyError, UnicodeDecodeError, OverflowError, RecursionError, MemoryError) as error:
+    except (
+        ValueError,
+        EOFError,
+        OSError,
+        TypeError,
+        SyntaxError,
+        KeyError,
+        UnicodeDecodeError,
+        OverflowError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         message = f"{name} is no npy array, or damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         raise FormatError(message) from error
     return array
@@ -82,5 +93,9 @@ def read_npz(path: Path | str) -> dict[str, AnyArray]:
     name = Path(path).name
     if zipfile.is_zipfile(path):
         with ZipFolder(path) as folder:
-            return {member.removesuffix(".npy"): _npy(folder.read(member), f"{name}:{member}") for member in folder.names if member.endswith(".npy")}
+            return {
+                member.removesuffix(".npy"): _npy(folder.read(member), f"{name}:{member}")
+                for member in folder.names
+                if member.endswith(".npy")
+            }
     return {"array": _npy(read_bytes(path, cap=ARRAY_CAP), name)}

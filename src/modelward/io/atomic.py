@@ -23,7 +23,7 @@ def write_bytes(path: Path | str, data: bytes, mode: int = 0o644) -> None:
     temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
         _write(temporary, data, mode)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

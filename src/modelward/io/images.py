@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from modelward.core.errors import FormatError, InputError, ModelwardError, UnsafeFileError
 from modelward.io.atomic import write_bytes
@@ -22,7 +22,12 @@ U8 = NDArray[np.uint8]
 
 
 def read_image(
-    source: bytes | Path | str, *, cap_pixels: int = PIXEL_CAP, size: tuple[int, int] | None = None, grey: bool | None = None, name: str = ""
+    source: bytes | Path | str,
+    *,
+    cap_pixels: int = PIXEL_CAP,
+    size: tuple[int, int] | None = None,
+    grey: bool | None = None,
+    name: str = "",
 ) -> U8:
     """Return an image as uint8 (C, H, W) with one or three channels.
 
@@ -59,7 +64,7 @@ def read_image(
     except Image.DecompressionBombError as error:
         message = f"{label} has too many pixels: {error}"
         raise UnsafeFileError(message) from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         message = f"{label} is no PNG, JPEG, WebP, PGM or PPM image"
         raise FormatError(message) from error
     except (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, struct.error, EOFError, MemoryError, OverflowError) as error:

@@ -87,7 +87,9 @@ def parse_arrays(data: bytes, name: str = "the file") -> tuple[dict[str, NDArray
         raise FormatError(_damaged(name, error)) from error
 
 
-def load_arrays(path: Path | str, *, cap: int = BYTES_CAP, digest: str | None = None) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
+def load_arrays(
+    path: Path | str, *, cap: int = BYTES_CAP, digest: str | None = None
+) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
     """Read a safetensors file as numpy arrays; see `parse_arrays`."""
     return parse_arrays(read_bytes(path, cap=cap, digest=digest), Path(path).name)
 

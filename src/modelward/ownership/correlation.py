@@ -36,11 +36,11 @@ def correlation(outputs: Tensor, kernel: str = "cos") -> Tensor:
     if bool((norms == 0).any()):
         message = f"{int((norms == 0).sum())} of {len(outputs)} outputs are all zeros, their correlation is undefined"
         raise InputError(message)
-    unit = outputs / norms
+    unit: Tensor = outputs / norms
     cosine = (unit @ unit.T).clamp_(-1, 1)
     cosine.fill_diagonal_(1)
     if kernel == "cos":
-        return 1 - cosine
+        return cosine.neg_().add_(1)
     if kernel == "rbf":
         return torch.exp(-2 * (1 - cosine))
     message = f"kernel is {' or '.join(KERNELS)}, not {kernel!r}"

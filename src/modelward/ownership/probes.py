@@ -15,25 +15,27 @@ from modelward.imaging.corruptions import corrupt
 from modelward.imaging.mixing import sac_cutmix
 from modelward.imaging.quantise import to_uint8
 
-KINDS = ("wrong", "source", "normal", "cutmix", "noise")
+KINDS = ("wrong", "explainable", "source", "normal", "cutmix", "noise")
 MIN_PROBES = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Probes:
-    """Query images as uint8 (n, C, H, W), the labels of the images they were made from, and the indices of those."""
+    """Query images as uint8 (n, C, H, W), the labels of the images they were made from, and their indices among the candidates."""
 
     pixels: Tensor
     labels: Tensor
     index: Tensor
 
 
-def altered(images: ImageSet, corruption: str, severity: int, *, rng: torch.Generator) -> ImageSet:
-    """Return ``images`` under a corruption of severity 1-5, 8-bit; severity 0 leaves them alone."""
-    if not severity:
-        return images
-    pixels = to_uint8(corrupt(images.batch(slice(None)), corruption, severity, rng=rng))
-    return ImageSet(pixels, images.labels, images.classes, f"{images.name} {corruption} {severity}")
+def copies(images: ImageSet, corruption: str, severities: Sequence[int], *, rng: torch.Generator) -> ImageSet:
+    """Return ``images`` once per severity 0-5 of a corruption, 8-bit, one after the other; severity 0 is the image itself."""
+    parts = [
+        to_uint8(corrupt(images.batch(slice(None)), corruption, severity, rng=rng)) if severity else images.pixels
+        for severity in severities
+    ]  # fmt: skip
+    name = f"{images.name}, {corruption} {' '.join(map(str, severities))}"
+    return ImageSet(torch.cat(parts), images.labels.repeat(len(parts)), images.classes, name)
 
 
 def select(
@@ -46,19 +48,18 @@ def select(
     images
         candidates that no model under study was trained on.
     kind
-        ``wrong``: the victim errs, and with ``references`` at least one of them is right (an explainable error); ``source``: the victim errs
-        and every reference is right; ``normal``: any; ``cutmix``: one square patch of side .2 W pasted from another image;
-        ``noise``: uniform noise (the null control of probe choice).
+        ``wrong``: the victim errs; ``explainable``: and some reference is right; ``source``: and every reference is right; ``normal``: any;
+        ``cutmix``: one square patch of side .2 W pasted from another image; ``noise``: uniform noise (the null control of probe choice).
     """
     if kind not in KINDS:
         message = f"probes are {', '.join(KINDS)}, not {kind!r}"
         raise UsageError(message)
     order = torch.randperm(len(images), generator=rng)
-    if kind in {"wrong", "source"}:
+    if kind in {"wrong", "explainable", "source"}:
         order = order[_telling(images, kind, victim, references)[order]]
     index = order[:count]
     if len(index) < MIN_PROBES:
-        message = f"only {len(index)} of {len(images)} images serve as {kind!r} probes and {MIN_PROBES} are needed; pass more images, or kind='normal'"
+        message = f"only {len(index)} of {len(images)} images serve as {kind!r} probes, {MIN_PROBES} are needed; pass more images, or probes_from='normal'"
         raise InputError(message)
     pixels = images.pixels[index]
     if kind == "cutmix":
@@ -69,9 +70,9 @@ def select(
 
 
 def _telling(images: ImageSet, kind: str, victim: nn.Module, references: Sequence[nn.Module]) -> Tensor:
-    """Return a bool mask (N,): the victim errs, and references say that the image can be understood."""
+    """Return a bool mask (N,): the victim errs, and the references understand the image as far as ``kind`` asks."""
     wrong = predict(victim, images.pixels).argmax(1) != images.labels
-    if not references:
+    if kind == "wrong" or not references:
         return wrong
     right = torch.stack([predict(model, images.pixels).argmax(1) == images.labels for model in references])
     return wrong & (right.all(0) if kind == "source" else right.any(0))

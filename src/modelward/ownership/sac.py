@@ -19,7 +19,7 @@ from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Verdict
 from modelward.ownership.calibration import Calibration
 from modelward.ownership.correlation import KERNELS, VIEWS, correlation, distance, view_of
-from modelward.ownership.probes import KINDS, altered, select
+from modelward.ownership.probes import KINDS, copies, select
 
 FINGERPRINT = Taxonomy(
     Scenario.BLACK_BOX_PROBS,
@@ -28,27 +28,34 @@ FINGERPRINT = Taxonomy(
     protection=Protection.PASSIVE,
     functions=(Function.OWNERSHIP,),
 )
-CLAIMS = tuple(f"recognises thieves by {how}" for how in ("fine-tuning", "pruning", "quantisation", "label extraction", "probability extraction"))
+CLAIMS = tuple(
+    f"recognises thieves by {how}" for how in ("fine-tuning", "pruning", "quantisation", "label extraction", "probability extraction")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SAC(OwnershipMethod):
-    r"""Compare how a suspect and the source relate probes to each other: :math:`d = \lVert C_s - C_v \rVert_1 / n^2`.
+    r"""Compare how a suspect and the source relate probes to each other: :math:`d(s, v) = \lVert C_s - C_v \rVert_1 / n^2`.
+
+    ``variant="paper"`` thresholds that distance of raw logits. ``variant="hardened"`` matches every model's temperature first, and divides by
+    the suspect's mean distance to sibling models :math:`r` of the source (same data, same recipe, other seed):
+    :math:`d(s, v) / \overline{d(s, r)}`. A model that is only alike because it learnt the same task from the same data is as far from the
+    siblings as from the source and scores about 1; a copy of the source scores less.
 
     Parameters
     ----------
     probes_from
-        ``wrong`` (SAC-w), ``source``, ``normal``, ``cutmix`` (SAC-m), or ``noise`` as a control; ``None`` takes the variant's own.
+        ``wrong`` (SAC-w), ``explainable``, ``source``, ``normal``, ``cutmix`` (SAC-m), or ``noise`` as a control; ``None`` takes the variant's own.
     count
         number of probes, at most.
-    corruption, severity
-        applied to the candidate images before probes are chosen; severity 0 is none.
+    corruption, severities
+        candidates are the images under the corruption at each severity 1-5; 0 is the image itself; ``None`` takes the variant's own.
     view
-        outputs that are compared; ``None`` takes ``logits`` for the paper and ``temp`` for the hardened variant.
+        outputs that are compared; ``None`` takes ``logits`` for the paper and ``temp_c`` for the hardened variant.
     kernel
         ``cos`` or ``rbf``.
     references
-        that many of the null models say which errors are explainable; they calibrate nothing.
+        that many of the null models, the first ones, serve as siblings (at most a quarter of them all); they calibrate nothing.
     alpha
         a suspect is stolen when its rank p-value is at most this.
     """
@@ -62,16 +69,16 @@ class SAC(OwnershipMethod):
         limits=("a source that hardly errs leaks little to thieves who train on its labels",),
         cost="verification: one forward pass of 100 probes; calibration trains the null models",
     )
-
     paper_probes: ClassVar[str] = "wrong"
+    own_severities: ClassVar[dict[str, tuple[int, ...]]] = {"paper": (0,), "hardened": (0,)}
 
     probes_from: str | None = None
     count: int = 100
     corruption: str = "jpeg"
-    severity: int = 0
+    severities: Sequence[int] | None = None
     view: str | None = None
     kernel: str = "cos"
-    references: int = 2
+    references: int = 6
     alpha: float = 0.05
 
     def __post_init__(self) -> None:
@@ -79,14 +86,28 @@ class SAC(OwnershipMethod):
         if self.probes_from not in {None, *KINDS} or self.kernel not in KERNELS or self.view not in {None, *VIEWS}:
             message = f"probes_from is {', '.join(KINDS)}; view {', '.join(VIEWS)}; kernel {', '.join(KERNELS)}; got {self.settings()}"
             raise UsageError(message)
-        if self.count < 2 or not 0 < self.alpha < 1 or not 0 <= self.severity <= 5:
-            message = f"count >= 2, 0 < alpha < 1 and severity 0..5 are needed, got {self.count}, {self.alpha}, {self.severity}"
+        if self.count < 2 or not 0 < self.alpha < 1 or self.references < 0 or not {*self.levels} <= {*range(6)}:
+            message = f"count >= 2, 0 < alpha < 1, references >= 0 and severities of 0..5 are needed, got {self.settings()}"
             raise UsageError(message)
 
     @property
     def statistic_view(self) -> str:
         """The one view whose distance is the statistic."""
-        return self.view or ("logits" if self.variant == "paper" else "temp")
+        return self.view or ("logits" if self.variant == "paper" else "temp_c")
+
+    @property
+    def kind(self) -> str:
+        """The kind of probes."""
+        return self.probes_from or (self.paper_probes if self.variant == "paper" else "wrong")
+
+    @property
+    def levels(self) -> Sequence[int]:
+        """The severities of the candidates."""
+        return self.own_severities[self.variant] if self.severities is None else self.severities
+
+    def siblings(self, nulls: int) -> int:
+        """Return how many of ``nulls`` null models serve as siblings."""
+        return min(self.references, nulls // 4) if self.variant == "hardened" else 0
 
     def _protect(
         self,
@@ -99,55 +120,52 @@ class SAC(OwnershipMethod):
         rng: torch.Generator,
     ) -> tuple[nn.Module, Key]:
         del secret
-        explain, calibrate = (nulls[: self.references], nulls[self.references :]) if self.explainable else ((), nulls)
-        candidates = altered(data, self.corruption, self.severity, rng=rng)
-        chosen = select(candidates, self.kind, self.count, victim=model, references=explain, rng=rng)
-        answers = predict(model, chosen.pixels)
+        split = self.siblings(len(nulls))
+        siblings, nulls = nulls[:split], nulls[split:]
+        candidates = copies(data, self.corruption, self.levels, rng=rng)
+        chosen = select(candidates, self.kind, self.count, victim=model, references=siblings, rng=rng)
+        answers = torch.stack([predict(net, chosen.pixels) for net in (model, *siblings)])
+        null_answers, theft_answers = ([predict(net, chosen.pixels) for net in group] for group in (nulls, thieves))
         scores = {}
         for view in dict.fromkeys((self.statistic_view, "label")):
-            source = correlation(view_of(answers, view, are_logits=True), self.kernel)
-            null, theft = ([self._score(m, chosen.pixels, source, view) for m in group] for group in (calibrate, thieves))
+            known = self._known(answers, view)
+            null, theft = ([self._statistic(o, known, view, are_logits=True) for o in group] for group in (null_answers, theft_answers))
             scores[view] = vars(Calibration.split(null, theft, self.alpha))
         facts: dict[str, Any] = {
-            "settings": self.settings(), "calibrated": bool(calibrate), "scores": scores, "classes": list(data.classes),
+            "settings": self.settings(), "calibrated": bool(nulls), "scores": scores, "classes": list(data.classes),
             "candidates": {"name": candidates.name, "digest": candidates.digest, "size": len(candidates)},
         }  # fmt: skip
         tensors = {"probes": chosen.pixels, "labels": chosen.labels, "index": chosen.index, "answers": answers}
         return model, Key(self.card.name, self.variant, state_digest(model), facts, tensors)
 
-    @property
-    def kind(self) -> str:
-        """The kind of probes."""
-        return self.probes_from or (self.paper_probes if self.variant == "paper" else "wrong")
+    def _known(self, answers: Tensor, view: str) -> list[Tensor]:
+        """Return the correlation matrices of the source and its siblings from their logits (1 + m, n, K)."""
+        return [correlation(view_of(logits, view, are_logits=True), self.kernel) for logits in answers]
 
-    @property
-    def explainable(self) -> bool:
-        """Whether reference models choose among the source's errors."""
-        return self.references > 0 and (self.kind == "source" or (self.kind == "wrong" and self.variant == "hardened"))
-
-    def _score(self, model: nn.Module, probes: Tensor, source: Tensor, view: str) -> float:
-        """Return the distance of a model at hand."""
-        return distance(correlation(view_of(predict(model, probes), view, are_logits=True), self.kernel), source)
+    def _statistic(self, outputs: Tensor, known: list[Tensor], view: str, *, are_logits: bool, classes: int = 2) -> float:
+        """Return the distance to the source, relative to the mean distance to the siblings where there are any."""
+        mine = correlation(view_of(outputs, view, are_logits=are_logits, classes=classes), self.kernel)
+        to_source, *to_siblings = (distance(mine, matrix) for matrix in known)
+        return to_source * len(to_siblings) / max(sum(to_siblings), 1e-12) if to_siblings else to_source
 
     def measure(self, suspect: Suspect, key: Key, view: str | None = None) -> float:
-        """Return the suspect's distance in ``view``, asking it for no more than that view needs."""
+        """Return the suspect's statistic in ``view``, asking it for no more than that view needs."""
         view = view or self.statistic_view
-        probes = key.tensors["probes"]
-        source = correlation(view_of(key.tensors["answers"], view, are_logits=True), self.kernel)
+        probes, known = key.tensors["probes"], self._known(key.tensors["answers"], view)
+        if suspect.access is Access.WEIGHTS:
+            return self._statistic(suspect.logits(probes), known, view, are_logits=True)
         x = probes.to(torch.float32).div(255)
-        if view == "label":
-            classes = key.tensors["answers"].shape[1]
-            return distance(correlation(view_of(suspect.labels(x), view, classes=classes), self.kernel), source)
-        if view == "logits" and suspect.access is Access.WEIGHTS:
-            return distance(correlation(predict(suspect.model, probes), self.kernel), source)
-        return distance(correlation(view_of(suspect.probabilities(x), view), self.kernel), source)
+        outputs = suspect.labels(x) if view == "label" else suspect.probabilities(x)
+        return self._statistic(outputs, known, view, are_logits=False, classes=key.tensors["answers"].shape[2])
 
     def _verify(self, suspect: Suspect, key: Key) -> Verdict:
         method = type(self)(**key.facts["settings"])
         view = "label" if suspect.access is Access.LABEL else method.statistic_view
         statistic = method.measure(suspect, key, view)
-        notes = ("Only labels were answered; the label view of the same probes was used.",) if view == "label" != method.statistic_view else ()
-        calibration = Calibration.of(key.facts["scores"][view])
-        return calibration.verdict(
-            statistic, suspect, method=self.card.name, variant=method.variant, name=f"correlation distance ({view})", notes=notes
+        notes = (
+            ("Only labels were answered; the label view of the same probes was used.",) if view == "label" != method.statistic_view else ()
         )
+        calibration = Calibration.of(key.facts["scores"][view])
+        siblings = len(key.tensors["answers"]) - 1
+        name = f"correlation distance ({view}{f', relative to {siblings} siblings' if siblings else ''})"
+        return calibration.verdict(statistic, suspect, method=self.card.name, variant=method.variant, name=name, notes=notes)

@@ -13,14 +13,14 @@ from modelward.ownership.sac import CLAIMS, FINGERPRINT, SAC
 class SACJC(SAC):
     """Sample correlation on JPEG-compressed images.
 
-    ``variant="paper"``: ordinary images compressed at severity 1 (quality 25), raw logits, threshold midway between the means.
-    ``variant="hardened"`` (default): of the compressed images those that the source gets wrong and a reference model gets right, each model's
-    answers matched in temperature, threshold from the ranks of the null models.
+    ``variant="paper"``: ordinary images compressed at severity 1 (quality 25), raw logits, threshold midway between the means of
+    validation thieves and null models. ``variant="hardened"`` (default): of the images and their compressed copies those that the source
+    gets wrong, answers matched in temperature, distance relative to siblings of the source, threshold from the ranks of the null models.
 
     Examples
     --------
     >>> SACJC().statistic_view, SACJC(variant="paper").statistic_view
-    ('temp', 'logits')
+    ('temp_c', 'logits')
     """
 
     card: ClassVar[Card] = Card(
@@ -34,6 +34,6 @@ class SACJC(SAC):
     )
 
     paper_probes: ClassVar[str] = "normal"
+    own_severities: ClassVar[dict[str, tuple[int, ...]]] = {"paper": (1,), "hardened": (0, 1)}
 
-    severity: int = 1
     count: int = 800

@@ -107,7 +107,7 @@ class _Run:
     """The moving parts of one training run."""
 
     def __init__(self, model: nn.Module, recipe: Recipe, *, seed: int, steps: int, adversary: Adversary | None) -> None:
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.recipe, self.seed, self.steps, self.adversary = recipe, seed, steps, adversary
         self.optimizer = recipe.make_optimizer(model.parameters())
         self.average = Average(recipe.ema, keep_best=recipe.patience > 0)
@@ -164,7 +164,7 @@ class _Run:
             logits = self.model(x)
         loss = F.cross_entropy(logits.float() / self.recipe.temperature, y, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         self.average.update(self.model)
         return loss.detach()

@@ -61,7 +61,9 @@ def masking_flags(model: nn.Module, x: Tensor, y: Tensor, *, limit: float = 0.1)
         if bool((first >= 0).all()) and torch.allclose(first.sum(1), torch.ones(len(first)), atol=1e-3):
             found["softmax"] = "every answer is non-negative and sums to 1"
         if calls or state_digest(model) != before:
-            found["inference-optimisation"] = f"the forward pass called autograd {len(calls)} times" if calls else "the forward pass changed its state"
+            found["inference-optimisation"] = (
+                f"the forward pass called autograd {len(calls)} times" if calls else "the forward pass changed its state"
+            )
         grad, logits = gradient(model, x, y)
         blind = (grad.flatten(1).abs().amax(1) == 0) & (logits.argmax(1) == y)
     share = float(blind.float().mean())

@@ -1,0 +1,4 @@
+"""temporary"""
+
+
+def read_answers_csv(*a): ...
