@@ -23,7 +23,10 @@ from modelward.statistics import auc_delong, mann_whitney, wilson
 
 
 def assess(job: Job) -> Outcome:
-    """Enrol and verify. Settings: ``method``, ``fields``, ``access``. Inputs: ``victim``, ``probes``, ``null/I``, ``validation/I``, ``thief/I``.
+    """Enrol and verify.
+
+    Settings: ``method``, ``fields``, ``access``. Inputs: ``victim``, ``probes``, ``null/I``, ``validation/I``, ``thief/I``,
+    ``stranger/I`` (independent models that calibrate nothing).
 
     Rows: one ``statistic`` per suspect with its verdict, one ``auc`` per group, recognised thieves, accused held-out nulls.
     """
@@ -33,8 +36,8 @@ def assess(job: Job) -> Outcome:
     if not isinstance(method, OwnershipMethod):
         message = f"{settings['method']} proves no ownership"
         raise UsageError(message)
-    nulls, validation, thieves = (_group(job, prefix) for prefix in ("null", "validation", "thief"))
-    load = {digest: get_model(job.store, digest) for digest in {**nulls, **validation, **thieves}.values()}
+    nulls, validation, thieves, strangers = (_group(job, prefix) for prefix in ("null", "validation", "thief", "stranger"))
+    load = {digest: get_model(job.store, digest) for digest in {**nulls, **validation, **thieves, **strangers}.values()}
     victim = get_model(job.store, job.inputs["victim"])
     _, key = method.protect(
         victim, get_images(job.store, job.inputs["probes"]), nulls=[load[d] for d in nulls.values()],
@@ -42,9 +45,8 @@ def assess(job: Job) -> Outcome:
     )  # fmt: skip
     siblings = getattr(method, "siblings", None)
     references = int(siblings(len(nulls))) if siblings else 0
-    suspects = [("independent", digest) for digest in list(nulls.values())[references:]] + [
-        ("thief", digest) for digest in thieves.values()
-    ]
+    suspects = [("independent", digest) for digest in list(nulls.values())[references:]]
+    suspects += [("thief", digest) for digest in thieves.values()] + [("stranger", digest) for digest in strangers.values()]
     access = Access(settings.get("access", "weights"))
     verdicts = [(side, digest, method.verify(Suspect.of_model(load[digest], access=access), key)) for side, digest in suspects]
     facts = {digest: lineage_of(Store(job.store).get(digest)[1]) for _, digest in suspects}
@@ -66,8 +68,8 @@ def _rows(settings: Mapping[str, Any], verdicts: list[tuple[str, str, Verdict]],
                    "accuracy": facts[digest].get("accuracy"), "decision": v.decision.value, "fields": facts[digest].get("fields", {})})
         for side, digest, v in verdicts
     ]  # fmt: skip
-    independent = [row for row in rows if row.extra["side"] == "independent"]
-    useful = [row for row in rows if row.extra["side"] == "thief" and row.extra["useful"]]
+    independent = [row for row in rows if row.extra.get("side") == "independent"]
+    useful = [row for row in rows if row.extra.get("side") == "thief" and row.extra["useful"]]
     rows += [_auc(group, [r for r in useful if r.extra["group"] == group], independent, common) for group in _order(useful)]
     if useful:
         rows.append(_auc("all thieves", useful, independent, common))
@@ -78,6 +80,11 @@ def _rows(settings: Mapping[str, Any], verdicts: list[tuple[str, str, Verdict]],
         rate("false_claims", last.false_claims, last.false_claim_trials, attack="held-out independent models", **common,
              extra={"bound": last.false_claim_bound, "threshold": last.threshold, "nulls": last.nulls, "rank_bound": 1 / (last.nulls + 1)})
     )  # fmt: skip
+    strangers = [row for row in rows if row.extra.get("side") == "stranger"]
+    for group in _order(strangers):
+        alike = [row for row in strangers if row.extra["group"] == group]
+        accused = sum(row.extra["decision"] == "stolen" for row in alike)
+        rows.append(rate("accused", accused, len(alike), attack=group, **common))
     return rows + _matched(useful, independent, common)
 
 

@@ -14,7 +14,8 @@ def linf(delta: Tensor) -> Tensor:
     """Return the largest absolute change of each sample (N,)."""
     if not delta[0:1].numel():
         return delta.new_zeros(len(delta))
-    return delta.abs().flatten(1).amax(1)
+    largest: Tensor = delta.abs().flatten(1).amax(1)
+    return largest
 
 
 def l2(delta: Tensor) -> Tensor:

@@ -123,7 +123,11 @@ def _rank_sum_p(both: NDArray[np.float64], count: int, alternative: str) -> floa
 
     # Doubled midranks are whole numbers, so sums compare without rounding.
     ranks = (2 * rankdata(both)).astype(np.int64)
-    sums = ranks[np.array(list(combinations(range(len(ranks)), count)))].sum(axis=1)
+    # The smaller side is listed: one against thousands has as few arrangements as thousands against one, but far smaller ones.
+    chosen = min(count, len(ranks) - count)
+    sums = ranks[np.array(list(combinations(range(len(ranks)), chosen)))].sum(axis=1)
+    if chosen < count:
+        sums = ranks.sum() - sums
     above, below = float((sums >= ranks[:count].sum()).mean()), float((sums <= ranks[:count].sum()).mean())
     if alternative == "two-sided":
         return min(1.0, 2 * min(above, below))

@@ -86,7 +86,7 @@ def auc_delong(positives: ArrayLike, negatives: ArrayLike, level: float = 0.95) 
     Examples
     --------
     >>> print(auc_delong([3.0, 5.0, 6.0, 7.0], [1.0, 2.0, 4.0, 5.5]))
-    0.8125 [0.3213, 0.9754], n = 8
+    0.8125 [0.3293, 0.9745], n = 8
     >>> print(auc_delong([5.0, 6.0, 7.0, 8.0], [1.0, 2.0, 3.0, 4.0]))
     1 [0.3976, 1], n = 8
     """
@@ -154,7 +154,7 @@ def roc(positives: ArrayLike, negatives: ArrayLike) -> tuple[Scores, Scores, Sco
     """
     first, second = _scores(positives, negatives)
     thresholds = np.unique(np.concatenate([first, second]))[::-1]
-    fpr, tpr = (1 - np.searchsorted(np.sort(side), thresholds, "left") / len(side) for side in (second, first))
+    fpr, tpr = ((len(side) - np.searchsorted(np.sort(side), thresholds, "left")) / len(side) for side in (second, first))
     return np.concatenate([[0.0], fpr]), np.concatenate([[0.0], tpr]), np.concatenate([[np.inf], thresholds])
 
 

@@ -221,7 +221,7 @@ def required_matches(n: int, p0: float, p: float) -> int | None:
 
     Examples
     --------
-    >>> required_matches(100, 0.1, 1e-6), required_matches(5, 0.5, 1e-3)
+    >>> required_matches(100, 0.2, 1e-6), required_matches(5, 0.5, 1e-3)
     (42, None)
     """
     n = require_count(n, "the number of trials", least=1)

@@ -1,0 +1,63 @@
+"""Run a recipe and write its rows to ``NAME.json`` and its tables to ``NAME.md``."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modelward._version import __version__
+from modelward.core.canonical import plain
+from modelward.core.errors import UsageError
+from modelward.core.nearest import nearest
+from modelward.evaluation.store import Store
+from modelward.io.atomic import write_text
+from modelward.reproduce.sac_jc import sac_jc
+from modelward.reproduce.tables import markdown, pretty_json
+
+Recipe = Callable[..., dict[str, Any]]
+RECIPES: dict[str, Recipe] = {"sac-jc": sac_jc}
+
+
+def reproduce(
+    name: str, *, profile: str = "quick", seed: int = 0, store: Store, jobs: int | None = None, out: Path = Path("docs/results")
+) -> dict[str, Any]:
+    """Measure a paper's claims and write ``NAME.json`` and ``NAME.md`` into ``out`` (``NAME-PROFILE`` for another profile than quick).
+
+    Parameters
+    ----------
+    name
+        a recipe, see ``RECIPES``.
+    profile
+        ``smoke``, ``quick`` or ``full``.
+
+    Raises
+    ------
+    UsageError
+        for an unknown recipe.
+    """
+    if name not in RECIPES:
+        message = f"there is no recipe {name!r}{nearest(name, RECIPES)}; known: {', '.join(RECIPES)}"
+        raise UsageError(message)
+    started = time.perf_counter()
+    command = f"modelward reproduce {name} --profile {profile} --seed {seed}"
+    document = RECIPES[name](profile=profile, seed=seed, store=store, jobs=jobs, command=command)
+    document |= {
+        "schema": "modelward/results", "version": 1, "name": name, "profile": profile, "seed": seed, "command": command,
+        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), "seconds": time.perf_counter() - started,
+        "environment": {
+            "modelward": __version__, "torch": torch.__version__, "python": platform.python_version(), "system": platform.system(),
+            "machine": platform.machine(), "cores": os.cpu_count(), "cpu capability": torch.backends.cpu.get_cpu_capability(),
+        },
+    }  # fmt: skip
+    stem = name if profile == "quick" else f"{name}-{profile}"
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / f"{stem}.json", pretty_json(plain(document)))
+    write_text(out / f"{stem}.md", markdown(document))
+    return {**document, "files": [str(out / f"{stem}.json"), str(out / f"{stem}.md")]}
