@@ -14,8 +14,7 @@ def linf(delta: Tensor) -> Tensor:
     """Return the largest absolute change of each sample (N,)."""
     if not delta[0:1].numel():
         return delta.new_zeros(len(delta))
-    largest: Tensor = delta.abs().flatten(1).amax(1)
-    return largest
+    return delta.abs().flatten(1).max(1).values
 
 
 def l2(delta: Tensor) -> Tensor:

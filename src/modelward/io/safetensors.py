@@ -94,16 +94,20 @@ def load_arrays(
     return parse_arrays(read_bytes(path, cap=cap, digest=digest), Path(path).name)
 
 
-def load_tensors(path: Path | str, *, cap: int = BYTES_CAP, digest: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file as torch tensors with its metadata."""
+def parse_tensors(data: bytes, name: str = "the file") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return (tensors, metadata) of safetensors bytes, as torch tensors."""
     import safetensors.torch
 
-    data, name = read_bytes(path, cap=cap, digest=digest), Path(path).name
     header = read_header(data, name)
     try:
         return safetensors.torch.load(data), _metadata(header, name)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise FormatError(_damaged(name, error)) from error
+
+
+def load_tensors(path: Path | str, *, cap: int = BYTES_CAP, digest: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file as torch tensors with its metadata; see `parse_tensors`."""
+    return parse_tensors(read_bytes(path, cap=cap, digest=digest), Path(path).name)
 
 
 def _damaged(name: str, error: Exception) -> str:

@@ -65,8 +65,7 @@ def auc_delong(positives: ArrayLike, negatives: ArrayLike, level: float = 0.95) 
 
     With :math:`\psi(x, y) = [x > y] + [x = y] / 2`, :math:`V_i = \frac1N \sum_j \psi(x_i, y_j)` and :math:`W_j = \frac1M \sum_i \psi(x_i, y_j)`,
 
-    .. math:: \hat\sigma^2 = \frac{s_V^2}{M} + \frac{s_W^2}{N}, \qquad
-       \mathrm{logit}\,A \pm z \frac{\hat\sigma}{A (1 - A)}
+    .. math:: \hat\sigma^2 = \frac{s_V^2}{M} + \frac{s_W^2}{N}, \qquad \mathrm{logit}\,A \pm z \frac{\hat\sigma}{A (1 - A)}
 
     which stays inside (0, 1), unlike A ± z sigma (DeLong, DeLong and Clarke-Pearson 1988; logit: Pepe 2003). ``n`` is M + N.
 
@@ -78,10 +77,8 @@ def auc_delong(positives: ArrayLike, negatives: ArrayLike, level: float = 0.95) 
 
     Parameters
     ----------
-    positives, negatives
-        scores (M,) and (N,), one per independent unit; higher means more positive.
-    level
-        confidence in (0, 1).
+    positives, negatives, level
+        scores (M,) and (N,), one per independent unit, higher means more positive; confidence in (0, 1).
 
     Examples
     --------

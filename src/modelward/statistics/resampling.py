@@ -74,12 +74,8 @@ def bootstrap(
         observations along the first axis (N, ...), type kept, so that indices may be bootstrapped.
     statistic
         function of a resample, same shape and type as ``values``, to a number.
-    rng
-        source of randomness.
-    resamples
-        how many times to draw.
-    level
-        confidence in (0, 1).
+    rng, resamples, level
+        source of randomness, how many times to draw, confidence in (0, 1).
 
     Raises
     ------

@@ -1,0 +1,97 @@
+"""Legacy ``.pt`` files: checked as a zip, then opened in a throw-away child with limits; what comes back is checked again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from modelward.core.errors import FormatError, InputError, UnsafeFileError
+from modelward.io.atomic import write_bytes
+from modelward.io.files import read_bytes, read_head
+from modelward.io.safetensors import parse_tensors
+
+FILE_CAP = 2 * 2**30
+MEMBER_CAP = 20_000
+SECONDS = 120.0
+
+
+def convert_pt(source: Path | str, target: Path | str, *, seconds: float = SECONDS) -> int:
+    """Convert a legacy ``.pt`` state dict to safetensors and return the number of tensors.
+
+    The file is never opened in this process. The child reads it with ``weights_only=True`` under memory, time and file limits, and hands
+    back plain tensors.
+
+    Raises
+    ------
+    UnsafeFileError
+        compressed archives, pickles outside an archive, code in the pickle, sparse or odd tensors, a child over its limits.
+    FormatError
+        anything that is no ``.pt`` file.
+    """
+    source, target = Path(source), Path(target)
+    if target.suffix != ".safetensors":
+        message = f"{target.name}: the converted file must end in .safetensors"
+        raise InputError(message)
+    check_archive(source)
+    with tempfile.TemporaryDirectory(prefix="modelward-convert-") as folder:
+        out = Path(folder) / "converted.safetensors"
+        _run_child(source, out, seconds)
+        data = read_bytes(out, cap=FILE_CAP) if out.exists() else b""
+    if not data:
+        message = f"{source.name} was refused: the child that read it was stopped by its limits"
+        raise UnsafeFileError(message)
+    tensors, _ = parse_tensors(data, target.name)
+    write_bytes(target, data)
+    return len(tensors)
+
+
+def check_archive(path: Path) -> None:
+    """Refuse everything that torch's own writer does not make: stored members, one top folder, no doubles, bounded sizes."""
+    if read_head(path, 4) != b"PK\x03\x04":
+        what = "a bare pickle, which can run code when loaded" if read_head(path, 1) == b"\x80" else "no .pt file"
+        message = f"{path.name} is {what}; save it again with torch.save (torch 1.6 or newer) as a state dict"
+        raise UnsafeFileError(message)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        message = f"{path.name} is damaged: {error}"
+        raise FormatError(message) from error
+    names = [entry.filename for entry in entries]
+    why = None
+    if len(entries) > MEMBER_CAP:
+        why = f"it has {len(entries):,} members"
+    elif any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        why = "it is compressed, as torch never writes it; a small file could fill the memory"
+    elif sum(entry.file_size for entry in entries) > FILE_CAP:
+        why = "it unpacks to more than 2 GiB"
+    elif len(set(names)) != len(names):
+        why = "a name occurs twice"
+    elif any(name.startswith("/") or ".." in name.split("/") for name in names) or len({name.split("/")[0] for name in names}) != 1:
+        why = "its names do not lie in one folder"
+    elif not any(name.endswith("/data.pkl") for name in names):
+        why = "it holds no data.pkl"
+    if why:
+        message = f"{path.name} was refused: {why}"
+        raise UnsafeFileError(message)
+
+
+def _run_child(source: Path, out: Path, seconds: float) -> None:
+    """Run the child and turn its one-line answer into an error."""
+    command = [sys.executable, "-I", "-m", "modelward.io.legacy_child", str(source.resolve()), str(out)]
+    environment = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TEMP", "TMPDIR") if name in os.environ}
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, env=environment, cwd=out.parent)  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        message = f"{source.name} was refused: reading it took longer than {seconds:.0f} s"
+        raise UnsafeFileError(message) from error
+    if done.returncode == 0:
+        return
+    lines = done.stdout.decode(errors="replace").splitlines()
+    why = lines[-1][:300] if lines and done.returncode == 3 else "the child that read it was stopped by its limits"
+    message = f"{source.name} was refused: {why}"
+    raise UnsafeFileError(message)
