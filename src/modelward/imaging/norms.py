@@ -14,7 +14,7 @@ def linf(delta: Tensor) -> Tensor:
     """Return the largest absolute change of each sample (N,)."""
     if not delta[0:1].numel():
         return delta.new_zeros(len(delta))
-    return delta.abs().flatten(1).max(1).values
+    return torch.amax(delta.abs().flatten(1), 1)
 
 
 def l2(delta: Tensor) -> Tensor:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pyrage
 
-from modelward.core.errors import FormatError, UsageError
+from modelward.core.errors import FormatError, UnsafeFileError, UsageError
 from modelward.io.files import read_bytes
 
 MAGIC = b"age-encryption.org/v1\n"
 VARIABLE = "MODELWARD_PASSPHRASE"
 SECRET_CAP = 4096
+SCRYPT_CAP = 22
+_SCRYPT = re.compile(rb"\n-> scrypt \S+ (\d+)\n")
 
 
 class Secret:
@@ -39,6 +43,9 @@ class Secret:
 
     __str__ = __repr__
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is never pickled")
+
 
 def read_secret(*, file: Path | None = None, fd: int | None = None) -> Secret | None:
     """Return a passphrase from a file, an open descriptor, or ``$MODELWARD_PASSPHRASE``; ``None`` when there is none.
@@ -56,12 +63,20 @@ def read_secret(*, file: Path | None = None, fd: int | None = None) -> Secret | 
         text = os.environ.get(VARIABLE)
         return Secret(text) if text else None
     try:
-        raw = read_bytes(file, cap=SECRET_CAP) if file is not None else os.read(fd or 0, SECRET_CAP)
-        lines = raw.decode().splitlines()
+        raw = read_bytes(file, cap=SECRET_CAP) if file is not None else _read_line(fd or 0)
+        line = raw.decode("utf-8-sig").partition("\n")[0].removesuffix("\r")
     except (OSError, UnicodeDecodeError) as error:
         message = f"the passphrase cannot be read: {error}"
         raise UsageError(message) from error
-    return Secret(lines[0] if lines else "")
+    return Secret(line)
+
+
+def _read_line(fd: int) -> bytes:
+    """Return what comes out of a descriptor up to the first line end, however many pieces it comes in."""
+    data = b""
+    while b"\n" not in data and len(data) < SECRET_CAP and (piece := os.read(fd, SECRET_CAP)):
+        data += piece
+    return data
 
 
 def is_encrypted(data: bytes) -> bool:
@@ -89,12 +104,24 @@ def decrypt(data: bytes, *, passphrase: Secret | None = None, identities: Sequen
     ------
     UsageError
         when neither a passphrase nor an identity is given.
+    UnsafeFileError
+        when the file asks for more than 2**22 rounds of scrypt (4 GiB of memory), the bound of the age tool itself.
     FormatError
         one sentence for a wrong passphrase and for a damaged file alike.
+
+    Examples
+    --------
+    >>> owner = pyrage.x25519.Identity.generate()
+    >>> decrypt(encrypt(b"mine", recipients=[str(owner.to_public())]), identities=[Secret(str(owner))])
+    b'mine'
     """
     if passphrase is None and not identities:
         message = f"{name} is encrypted; give its passphrase with --passphrase-file, --passphrase-fd or ${VARIABLE}"
         raise UsageError(message)
+    rounds = _SCRYPT.search(data[:1024])
+    if rounds and int(rounds[1][:4]) > SCRYPT_CAP:
+        message = f"{name} was refused: it asks for 2**{int(rounds[1][:4])} rounds of scrypt, more than the 2**{SCRYPT_CAP} that are spent on a key"
+        raise UnsafeFileError(message)
     try:
         if passphrase is not None:
             return bytes(pyrage.passphrase.decrypt(data, passphrase.reveal()))

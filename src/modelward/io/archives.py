@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -16,6 +16,90 @@ MEMBER_CAP = 200_000
 MEMBER_BYTES = 128 * 2**20
 TOTAL_BYTES = 8 * 2**30
 RATIO_CAP = 200
+RATIO_FREE = 2**20
+DIRECTORY_BYTES = 32 * 2**20
+_ENTRY = b"PK\x01\x02"
+
+
+class _Stream(io.BufferedReader):
+    """A file whose zip directory is counted when it is read as one block, before any entry of it becomes an object."""
+
+    opening = True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to ``size`` bytes; while the archive is being opened, refuse a directory that is too large."""
+        if self.opening and size is not None and size > DIRECTORY_BYTES:
+            message = f"its directory has {size:,} bytes"
+            raise UnsafeFileError(message)
+        data = super().read(size)
+        if self.opening and len(data) > MEMBER_CAP and data.count(_ENTRY) > MEMBER_CAP:
+            message = f"it has more than {MEMBER_CAP:,} members"
+            raise UnsafeFileError(message)
+        return data
+
+
+class _Archive(zipfile.ZipFile):
+    """A zip that closes the stream it was given."""
+
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
+        super().__init__(stream)
+
+    def close(self) -> None:
+        """Close the archive and its stream."""
+        super().close()
+        self._stream.close()
+
+
+def open_zip(path: Path | str) -> zipfile.ZipFile:
+    """Return the zip at ``path``, opened for reading; its members are not checked yet, only their number.
+
+    Raises
+    ------
+    InputError
+        when there is no such regular file.
+    UnsafeFileError
+        when it lists more than 200,000 members; the list is not built.
+    FormatError
+        when it is no zip, or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        message = f"{path} is not a file"
+        raise InputError(message)
+    try:
+        stream = _Stream(io.FileIO(path))
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror or error}"
+        raise InputError(message) from error
+    try:
+        archive = _Archive(stream)
+    except UnsafeFileError as error:
+        stream.close()
+        message = f"{path.name} was refused: {error}"
+        raise UnsafeFileError(message) from error
+    except Exception as error:  # a damaged directory raises whatever it likes
+        stream.close()
+        message = f"{path.name} is no zip, or damaged: {error}"
+        raise FormatError(message) from error
+    stream.opening = False
+    return archive
+
+
+def _why_not(entry: zipfile.ZipInfo) -> str | None:
+    """Return why a member is refused by its directory entry alone, or ``None``."""
+    parts = PurePosixPath(entry.filename).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\\" in entry.filename or "\0" in entry.filename or ":" in parts[0]:
+        return f"the name {entry.filename!r} leads out of the archive"
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        return f"{entry.filename!r} is a link"
+    if entry.flag_bits & 1:
+        return f"{entry.filename!r} is encrypted"
+    if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        return f"{entry.filename!r} is packed in an unusual way; use stored or deflated members"
+    if entry.file_size > MEMBER_BYTES or entry.file_size > max(RATIO_FREE, RATIO_CAP * entry.compress_size):
+        return f"{entry.filename!r} unpacks to {entry.file_size:,} bytes"
+    return None
 
 
 class ZipFolder:
@@ -25,7 +109,8 @@ class ZipFolder:
     ----------
     path
         a zip archive. Its directory is checked before anything is read: at most 200,000 members, no ``..``, no absolute names, no
-        links, no duplicates, no encryption, no member that unpacks to more than 200 times its size.
+        links, no duplicates, no overlaps, no encryption, nothing but stored and deflated members, none of more than 128 MiB, none over
+        1 MiB that unpacks to more than 200 times its size, 8 GiB together.
 
     Raises
     ------
@@ -37,17 +122,9 @@ class ZipFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            message = f"{self.path} is not a file"
-            raise InputError(message)
+        self._zip = open_zip(self.path)
         try:
-            self._zip = zipfile.ZipFile(self.path)
-            entries = self._zip.infolist()
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError, UnicodeDecodeError) as error:
-            message = f"{self.path.name} is no zip, or damaged: {error}"
-            raise FormatError(message) from error
-        try:
-            self._members = self._checked(entries)
+            self._members = self._checked(self._zip.infolist())
         except UnsafeFileError:
             self._zip.close()
             raise
@@ -58,22 +135,16 @@ class ZipFolder:
             self._refuse(f"it has {len(entries):,} members, more than {MEMBER_CAP:,}")
         found: dict[str, zipfile.ZipInfo] = {}
         for entry in entries:
-            if entry.is_dir():
+            if entry.filename.endswith("/"):
                 continue
-            parts = PurePosixPath(entry.filename).parts
-            if not parts or parts[0] == "/" or ".." in parts or "\\" in entry.filename or "\0" in entry.filename or ":" in parts[0]:
-                self._refuse(f"the name {entry.filename!r} leads out of the archive")
-            if entry.filename in found:
-                self._refuse(f"the name {entry.filename!r} occurs twice")
-            if stat.S_ISLNK(entry.external_attr >> 16):
-                self._refuse(f"{entry.filename!r} is a link")
-            if entry.flag_bits & 1:
-                self._refuse(f"{entry.filename!r} is encrypted")
-            if entry.file_size > MEMBER_BYTES or entry.file_size > RATIO_CAP * max(entry.compress_size, 512):
-                self._refuse(f"{entry.filename!r} unpacks to {entry.file_size:,} bytes")
+            why = f"the name {entry.filename!r} occurs twice" if entry.filename in found else _why_not(entry)
+            if why:
+                self._refuse(why)
             found[entry.filename] = entry
         if sum(entry.file_size for entry in found.values()) > TOTAL_BYTES:
             self._refuse(f"it unpacks to more than {TOTAL_BYTES:,} bytes")
+        if sum(entry.compress_size for entry in found.values()) > self.path.stat().st_size:
+            self._refuse("its members overlap")
         return dict(sorted(found.items(), key=lambda item: item[0].encode()))
 
     def _refuse(self, why: str) -> None:
@@ -104,7 +175,7 @@ class ZipFolder:
         try:
             with self._zip.open(entry) as stream:
                 data = stream.read(entry.file_size + 1)
-        except (zipfile.BadZipFile, OSError, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+        except Exception as error:  # damaged members raise whatever the unpacker likes
             message = f"{self.path.name}: {name!r} is damaged: {error}"
             raise FormatError(message) from error
         if len(data) != entry.file_size:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import time
 from pathlib import Path
 
 from modelward.core.errors import StoreError
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]+\.tmp", re.DOTALL)
 
 
 def write_bytes(path: Path | str, data: bytes, mode: int = 0o644) -> None:
@@ -24,10 +27,10 @@ def write_bytes(path: Path | str, data: bytes, mode: int = 0o644) -> None:
     try:
         _write(temporary, data, mode)
         temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        with contextlib.suppress(OSError, ValueError):
             temporary.unlink(missing_ok=True)
-        message = f"{path} cannot be written: {error.strerror or error}; free some space or choose another folder"
+        message = f"{path} cannot be written: {getattr(error, 'strerror', None) or error}; free some space or choose another folder"
         raise StoreError(message) from error
     except BaseException:
         with contextlib.suppress(OSError):
@@ -71,7 +74,7 @@ def sweep(folder: Path | str, older_than_s: float) -> int:
     limit, removed = time.time() - older_than_s, 0
     for path in Path(folder).rglob(".*.tmp"):
         with contextlib.suppress(OSError):
-            if path.stat().st_mtime < limit:
+            if _TEMPORARY.fullmatch(path.name) and path.lstat().st_mtime < limit:
                 path.unlink()
                 removed += 1
     return removed

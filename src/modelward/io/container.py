@@ -23,12 +23,13 @@ from modelward.core.errors import FormatError, InputError, UnsafeFileError
 from modelward.io.age import Secret, decrypt, encrypt, is_encrypted
 from modelward.io.atomic import write_bytes
 from modelward.io.files import read_bytes
-from modelward.io.safetensors import dump_arrays, parse_arrays
+from modelward.io.safetensors import HEADER_CAP, dump_arrays, parse_arrays
 
 SCHEMA = "modelward/key"
 VERSION = 1
 CAP = 512 * 2**20
 _BLANK = "0" * 64
+_MARKS = (b'"digest"', b'"modelward"', SCHEMA.encode())
 
 
 def write_mw(
@@ -86,20 +87,17 @@ def read_mw(
 
 def unpack(data: bytes, name: str = "the key") -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
     """Return (header, arrays) of container bytes after every digest was checked."""
-    arrays, facts = parse_arrays(data, name)
-    if "modelward" not in facts:
-        message = f"{name} is no modelward key"
-        raise FormatError(message)
+    arrays, facts = _parsed(data, name)
     stated = facts.get("digest", "")
     blank = data.replace(stated.encode(), _BLANK.encode(), 1) if len(stated) == len(_BLANK) else b""
-    header = _header(facts["modelward"], name)
+    if digest_bytes(blank) != stated:
+        message = f"{name} was altered or is damaged: its digest does not match"
+        raise UnsafeFileError(message)
+    header = _header(facts.get("modelward", "null"), name)
     version = header.get("version")
     if header.get("schema") == SCHEMA and isinstance(version, int) and version > VERSION:
         message = f"{name} was made by a newer modelward (key version {version}, this one reads up to {VERSION}); update modelward"
         raise FormatError(message)
-    if digest_bytes(blank) != stated:
-        message = f"{name} was altered or is damaged: its digest does not match"
-        raise UnsafeFileError(message)
     parts = header.pop("parts", {})
     if header.pop("schema", None) != SCHEMA or header.pop("version", None) != VERSION or not isinstance(parts, dict):
         message = f"{name} is no modelward key"
@@ -108,6 +106,22 @@ def unpack(data: bytes, name: str = "the key") -> tuple[dict[str, Any], dict[str
         message = f"{name} was altered: the digest of a part does not match"
         raise UnsafeFileError(message)
     return header, arrays
+
+
+def _parsed(data: bytes, name: str) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
+    """Return (arrays, metadata); tell a damaged key from a file that never was one by the marks that are left."""
+    marked = any(mark in data[:HEADER_CAP] for mark in _MARKS)
+    try:
+        arrays, facts = parse_arrays(data, name)
+    except UnsafeFileError:
+        raise
+    except FormatError as error:
+        message = f"{name} was altered or is damaged: {error}" if marked else f"{name} is no modelward key: {error}"
+        raise (UnsafeFileError if marked else FormatError)(message) from error
+    if not marked:
+        message = f"{name} is no modelward key"
+        raise FormatError(message)
+    return arrays, facts
 
 
 def _header(text: str, name: str) -> dict[str, Any]:

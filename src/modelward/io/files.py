@@ -16,8 +16,8 @@ def _open(path: Path) -> int:
     """Open a regular file without blocking on pipes or devices."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        message = f"{path} cannot be read: {error.strerror or error}"
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        message = f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise InputError(message) from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -42,9 +42,13 @@ def read_bytes(path: Path | str, *, cap: int, digest: str | None = None) -> byte
         if size > cap:
             message = f"{path.name} has {size:,} bytes, more than the {cap:,} that are read"
             raise UnsafeFileError(message)
-        data = stream.read(cap + 1)
-    if len(data) > cap:
-        message = f"{path.name} grew past {cap:,} bytes while it was read"
+        try:
+            data = stream.read(size + 1)
+        except OSError as error:
+            message = f"{path} cannot be read: {error.strerror or error}"
+            raise InputError(message) from error
+    if len(data) > size:
+        message = f"{path.name} grew past {size:,} bytes while it was read"
         raise UnsafeFileError(message)
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         message = f"{path.name} is not what it was: its SHA-256 differs from the recorded {digest[:12]}..."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from pathlib import Path
 
@@ -40,7 +39,8 @@ def read_image(
     size
         (height, width) to resize to, bilinear with antialiasing.
     grey
-        force one channel or three; ``None`` keeps grey images grey. Transparency is laid over white; 16 bits become 8.
+        force one channel or three; ``None`` keeps grey images grey. Transparency is laid over white; 16 bits
+        become 8 by division by 257; an EXIF orientation is not applied.
 
     Raises
     ------
@@ -55,9 +55,7 @@ def read_image(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > cap_pixels:
-                    message = f"{label} has {image.width}x{image.height} pixels, more than the {cap_pixels:,} that are decoded"
-                    raise UnsafeFileError(message)
+                _require_modest(image, cap_pixels, label)
                 return _pixels(image, size, grey)
     except ModelwardError:
         raise
@@ -67,21 +65,30 @@ def read_image(
     except UnidentifiedImageError as error:
         message = f"{label} is no PNG, JPEG, WebP, PGM or PPM image"
         raise FormatError(message) from error
-    except (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, struct.error, EOFError, MemoryError, OverflowError) as error:
+    except Exception as error:  # decoders raise whatever they like, SyntaxError among it
         message = f"{label} is damaged: {str(error) or type(error).__name__}"
         raise FormatError(message) from error
+
+
+def _require_modest(image: Image.Image, cap_pixels: int, label: str) -> None:
+    """Refuse by the header alone what would be too large, or has no fixed range."""
+    if image.width * image.height > cap_pixels:
+        message = f"{label} has {image.width}x{image.height} pixels, more than the {cap_pixels:,} that are decoded"
+        raise UnsafeFileError(message)
+    if image.mode == "F":
+        message = f"{label} has floating-point pixels, whose range is not fixed; save it with 8 or 16 bits"
+        raise FormatError(message)
 
 
 def _pixels(image: Image.Image, size: tuple[int, int] | None, grey: bool | None) -> U8:
     """Decode, flatten to one or three channels of 8 bits, resize."""
     image.load()
-    if image.mode.startswith("I") or image.mode == "F":
+    if image.mode.startswith("I"):  # the decoders scale every deep image to 16 bits, whatever its content
         wide = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if wide.max(initial=0) > 255 else 255.0
-        image = Image.fromarray(np.clip(np.rint(wide * (255 / top)), 0, 255).astype(np.uint8))
+        image = Image.fromarray(np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8))
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         over = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("L" if image.mode == "LA" else "RGB")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("L" if image.mode in {"L", "LA", "1"} else "RGB")
     one = image.mode in {"L", "1"} if grey is None else grey
     image = image.convert("L" if one else "RGB")
     if size is not None and (image.height, image.width) != size:
@@ -100,7 +107,7 @@ def image_size(data: bytes, name: str = "the image") -> tuple[int, int]:
     except Image.DecompressionBombError as error:
         message = f"{name} has too many pixels: {error}"
         raise UnsafeFileError(message) from error
-    except (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, struct.error, EOFError, OverflowError) as error:
+    except Exception as error:  # as above
         message = f"{name} is no PNG, JPEG, WebP, PGM or PPM image, or damaged"
         raise FormatError(message) from error
 

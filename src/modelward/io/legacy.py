@@ -9,7 +9,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from modelward.core.errors import FormatError, InputError, UnsafeFileError
+from modelward.core.errors import InputError, UnsafeFileError
+from modelward.io.archives import open_zip
 from modelward.io.atomic import write_bytes
 from modelward.io.files import read_bytes, read_head
 from modelward.io.safetensors import parse_tensors
@@ -55,12 +56,8 @@ def check_archive(path: Path) -> None:
         what = "a bare pickle, which can run code when loaded" if read_head(path, 1) == b"\x80" else "no .pt file"
         message = f"{path.name} is {what}; save it again with torch.save (torch 1.6 or newer) as a state dict"
         raise UnsafeFileError(message)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        message = f"{path.name} is damaged: {error}"
-        raise FormatError(message) from error
+    with open_zip(path) as archive:
+        entries = archive.infolist()
     names = [entry.filename for entry in entries]
     why = None
     if len(entries) > MEMBER_CAP:
@@ -69,6 +66,8 @@ def check_archive(path: Path) -> None:
         why = "it is compressed, as torch never writes it; a small file could fill the memory"
     elif sum(entry.file_size for entry in entries) > FILE_CAP:
         why = "it unpacks to more than 2 GiB"
+    elif sum(entry.file_size for entry in entries) > path.stat().st_size:
+        why = "its members overlap"
     elif len(set(names)) != len(names):
         why = "a name occurs twice"
     elif any(name.startswith("/") or ".." in name.split("/") for name in names) or len({name.split("/")[0] for name in names}) != 1:
@@ -84,6 +83,7 @@ def _run_child(source: Path, out: Path, seconds: float) -> None:
     """Run the child and turn its one-line answer into an error."""
     command = [sys.executable, "-I", "-m", "modelward.io.legacy_child", str(source.resolve()), str(out)]
     environment = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TEMP", "TMPDIR") if name in os.environ}
+    environment["OMP_NUM_THREADS"] = "1"  # the child may not start threads once it is locked
     try:
         done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, env=environment, cwd=out.parent)  # noqa: S603
     except subprocess.TimeoutExpired as error:
@@ -91,7 +91,11 @@ def _run_child(source: Path, out: Path, seconds: float) -> None:
         raise UnsafeFileError(message) from error
     if done.returncode == 0:
         return
-    lines = done.stdout.decode(errors="replace").splitlines()
-    why = lines[-1][:300] if lines and done.returncode == 3 else "the child that read it was stopped by its limits"
+    lines = done.stdout[-4096:].decode(errors="replace").splitlines()
+    why = f"the child that read it failed (exit {done.returncode})"
+    if done.returncode < 0:
+        why = "the child that read it was stopped by its limits"
+    elif lines and done.returncode == 3:
+        why = "".join(char if char.isprintable() else "?" for char in lines[-1][:300])  # the file chose some of these words
     message = f"{source.name} was refused: {why}"
     raise UnsafeFileError(message)

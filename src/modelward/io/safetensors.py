@@ -25,6 +25,7 @@ TENSOR_CAP = 20_000
 BYTES_CAP = 2**31
 _PICKLE = b"\x80"
 _ZIP = b"PK\x03\x04"
+_FOREIGN = ("BF", "F8_", "F6_", "F4")
 
 
 def read_header(data: bytes, name: str = "the file") -> dict[str, Any]:
@@ -37,7 +38,10 @@ def read_header(data: bytes, name: str = "the file") -> dict[str, Any]:
     FormatError
         anything that is not a safetensors header.
     """
-    if data[:1] == _PICKLE or data[:4] == _ZIP:
+    disguised = data[:1] == _PICKLE and not (
+        data[8:9] == b"{" and data[5:8] == bytes(3)
+    )  # a header of 128 + 256 k bytes begins with 0x80 too
+    if disguised or data[:4] == _ZIP:
         message = f"{name} is a pickle or a legacy .pt file, which can run code when loaded; convert it with `modelward convert {name} model.safetensors`"
         raise UnsafeFileError(message)
     if len(data) < 10:
@@ -78,8 +82,8 @@ def _metadata(header: dict[str, Any], name: str) -> dict[str, str]:
 def parse_arrays(data: bytes, name: str = "the file") -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
     """Return (arrays, metadata) of safetensors bytes, as numpy; never imports torch."""
     header = read_header(data, name)
-    if any(isinstance(entry, dict) and entry.get("dtype") in {"BF16", "F8_E4M3", "F8_E5M2"} for entry in header.values()):
-        message = f"{name} holds bfloat16 or float8 tensors, which are not read here"
+    if any(isinstance(entry, dict) and str(entry.get("dtype")).startswith(_FOREIGN) for entry in header.values()):
+        message = f"{name} holds bfloat16 or smaller floats, which numpy does not know; read it as torch tensors"
         raise FormatError(message)
     try:
         return safetensors.numpy.load(data), _metadata(header, name)

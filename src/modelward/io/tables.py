@@ -41,42 +41,57 @@ class Answers:
 
 
 def read_answers_csv(path: Path | str, expected: Sequence[str]) -> Answers:
-    """Read ``file,label`` or ``file,p0,...,pK-1``, one line for each of ``expected``, in any order.
+    r"""Read ``file,label`` or ``file,p0,...,pK-1``, one line for each of ``expected``, in any order.
 
     Raises
     ------
     FormatError
         naming the row: a missing, extra or repeated file; a label that is no whole number; probabilities that are not in [0, 1] or do not sum
-        to 1 (top-k answers with zeros elsewhere may sum to less).
+        to 1. Top-k answers with zeros elsewhere may sum to less; answers rounded to d decimals may miss 1 by K / 2 * 10**-d.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "answers.csv"
+    >>> _ = path.write_text("file,label\nb.png,3\na.png,1\n")
+    >>> read_answers_csv(path, ["a.png", "b.png"]).labels.tolist()
+    [1, 3]
     """
     name = Path(path).name
     text = require_text(read_bytes(path, cap=CAP), name)
+    width = text.partition("\n")[0].count(",") + 1
+    if width > CLASS_CAP or text.count(",") > 2 * width * (len(expected) + 2):
+        message = f"{name} has {text.count(',') + 1:,} cells, far more than {len(expected)} answers need"
+        raise FormatError(message)
     try:
-        rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
+        reader = csv.reader(io.StringIO(text), strict=True)
+        numbered = [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
         message = f"{name} is no CSV table: {error}"
         raise FormatError(message) from error
-    if not rows or rows[0][0].strip() != "file":
+    if not numbered or numbered[0][1][0].strip() != "file":
         message = f"{name}: the first line must be 'file,label' or 'file,p0,p1,...'"
         raise FormatError(message)
-    header = [cell.strip() for cell in rows[0]]
+    header = [cell.strip() for cell in numbered[0][1]]
     soft = header[1:] == [f"p{k}" for k in range(len(header) - 1)] and len(header) > 2
-    if not (soft or header == ["file", "label"]) or len(header) > CLASS_CAP:
+    if not (soft or header == ["file", "label"]):
         message = f"{name}: the first line must be 'file,label' or 'file,p0,p1,...', it is {','.join(header)[:60]!r}"
         raise FormatError(message)
-    found = _by_file(rows[1:], len(header), name)
+    found = _by_file(numbered[1:], len(header), name)
     _require_files(found, expected, name)
     ordered = [(file, found[file]) for file in expected]
     if not soft:
         return Answers(labels=np.array([_label(file, cells[0], name) for file, cells in ordered], dtype=np.int64))
-    table = np.array([_probabilities(file, cells, name) for file, cells in ordered], dtype=np.float64)
-    return Answers(probabilities=table.astype(np.float32), decimals=_decimals(cell for _, cells in ordered for cell in cells))
+    decimals = _decimals(cell for _, cells in ordered for cell in cells)
+    slack = max(SUM_TOLERANCE, 0.0 if decimals is None else 0.5 * 10**-decimals * (len(header) - 1))
+    table = np.array([_probabilities(file, cells, name, slack) for file, cells in ordered], dtype=np.float64)
+    return Answers(probabilities=table.astype(np.float32), decimals=decimals)
 
 
-def _by_file(rows: list[list[str]], width: int, name: str) -> dict[str, list[str]]:
+def _by_file(numbered: list[tuple[int, list[str]]], width: int, name: str) -> dict[str, list[str]]:
     """Return the cells by file name."""
     found: dict[str, list[str]] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in numbered:
         if len(row) != width:
             message = f"{name}, line {number}: {len(row)} cells where the first line has {width}"
             raise FormatError(message)
@@ -111,18 +126,18 @@ def _label(file: str, cell: str, name: str) -> int:
     return int(text)
 
 
-def _probabilities(file: str, cells: list[str], name: str) -> list[float]:
-    """Return one row of probabilities."""
+def _probabilities(file: str, cells: list[str], name: str, slack: float) -> list[float]:
+    """Return one row of probabilities; ``slack`` is what rounding may add to, or take from, a sum of 1."""
     try:
         values = [float(cell) if cell.strip() else 0.0 for cell in cells]
     except ValueError as error:
         message = f"{name}: an answer for {file!r} is no number"
         raise FormatError(message) from error
     total = math.fsum(values) if all(math.isfinite(value) for value in values) else math.nan
-    if not all(0 <= value <= 1 + 1e-6 for value in values) or not 0 < total <= 1 + SUM_TOLERANCE:
+    if not all(0 <= value <= 1 + 1e-6 for value in values) or not 0 < total <= 1 + slack:
         message = f"{name}: the answer for {file!r} is no probability distribution (sum {total:.4g})"
         raise FormatError(message)
-    if total < 1 - SUM_TOLERANCE and all(values):
+    if total < 1 - slack and all(values):
         message = f"{name}: the probabilities for {file!r} sum to {total:.4g}, not 1"
         raise FormatError(message)
     return values

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelward.core.rng import derive_seed
 from modelward.core.suspect import Suspect
 from modelward.core.verdict import Decision, Verdict
 from modelward.statistics import rank_p, rank_threshold, upper_bound
@@ -44,12 +45,10 @@ class Calibration:
     def split(cls, scores: Sequence[float], thieves: Sequence[float], alpha: float) -> Calibration:
         """Set aside up to 30 % of the null models for counting false claims, while at least 20 remain for the threshold."""
         held = min(round(0.3 * len(scores)), max(0, len(scores) - MIN_CALIBRATION))
-        kept = len(scores) - held
-        # every k-th model is held out, so that each kind of null stands in both parts
-        chosen = {round((i + 0.5) * len(scores) / held) for i in range(held)} if held else set()
-        nulls = tuple(s for i, s in enumerate(scores) if i not in chosen)
-        holdout = tuple(s for i, s in enumerate(scores) if i in chosen)
-        return cls(nulls[: max(kept, len(nulls))], holdout, tuple(thieves), alpha)
+        # drawn by a hash of the position, so that each kind of null may stand in both parts
+        chosen = set(sorted(range(len(scores)), key=lambda i: derive_seed("holdout", i))[:held])
+        nulls = tuple(score for i, score in enumerate(scores) if i not in chosen)
+        return cls(nulls, tuple(score for i, score in enumerate(scores) if i in chosen), tuple(thieves), alpha)
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Calibration:

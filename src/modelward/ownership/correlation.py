@@ -6,6 +6,8 @@ distance of two models is :math:`d = \lVert C_s - C_v \rVert_1 / n^2`. Permuting
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -53,6 +55,51 @@ def distance(first: Tensor, second: Tensor) -> float:
         message = f"{len(first)} and {len(second)} probes cannot be compared"
         raise InputError(message)
     return float((first - second).abs().mean())
+
+
+def overlap(first: Tensor, second: Tensor, kernel: str = "cos") -> float:
+    r"""Return the inner product of the similarity matrices of two sets of outputs (n, K) and (n, L).
+
+    For the cosine kernel it is :math:`\lVert U^T W \rVert_F^2` of the normalised outputs, at a cost linear in n.
+    """
+    units = [outputs / outputs.norm(dim=1, keepdim=True).clamp_min(1e-12) for outputs in (first, second)]
+    if kernel == "cos":
+        return float((units[0].T @ units[1]).square().sum())
+    return float((correlation(units[0], kernel) * correlation(units[1], kernel)).sum())
+
+
+def shared_deviation(suspect: Tensor, source: Tensor, siblings: Sequence[Tensor], kernel: str = "cos") -> float:
+    r"""Return how much of the source's deviation from its siblings a suspect shares: about 0 for an independent model, 1 for the source.
+
+    With similarity matrices S, V and the siblings' mean R it is the projection
+    :math:`\langle S - R, V - R \rangle / \lVert V - R \rVert^2`. What any model learns from the same task or the same data is in R and
+    cancels; what is left of the source is what only a copy has.
+
+    Parameters
+    ----------
+    suspect, source, siblings
+        outputs (n, K) in one view.
+
+    Raises
+    ------
+    InputError
+        when the source does not differ from its siblings.
+    """
+
+    def product(a: Tensor, b: Tensor) -> float:
+        return overlap(a, b, kernel)
+
+    def mean(outputs: Tensor) -> float:
+        return sum(product(outputs, sibling) for sibling in siblings) / len(siblings)
+
+    own = sum(mean(sibling) for sibling in siblings) / len(siblings)
+    to_source = mean(source)
+    length = product(source, source) - 2 * to_source + own
+    if length <= 1e-9 * max(own, 1e-12):
+        raise InputError(
+            "the source answers like its siblings: nothing of its own could be recognised; use siblings trained from other seeds"
+        )
+    return (product(suspect, source) - mean(suspect) - to_source + own) / length
 
 
 def log_probabilities(probabilities: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from modelward.core.key import Key
 from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Verdict
 from modelward.ownership.calibration import Calibration
-from modelward.ownership.correlation import KERNELS, VIEWS, correlation, distance, view_of
+from modelward.ownership.correlation import KERNELS, VIEWS, correlation, distance, shared_deviation, view_of
 from modelward.ownership.probes import KINDS, copies, select
 
 FINGERPRINT = Taxonomy(
@@ -37,10 +37,11 @@ CLAIMS = tuple(
 class SAC(OwnershipMethod):
     r"""Compare how a suspect and the source relate probes to each other: :math:`d(s, v) = \lVert C_s - C_v \rVert_1 / n^2`.
 
-    ``variant="paper"`` thresholds that distance of raw logits. ``variant="hardened"`` matches every model's temperature first, and divides by
-    the suspect's mean distance to sibling models :math:`r` of the source (same data, same recipe, other seed):
-    :math:`d(s, v) / \overline{d(s, r)}`. A model that is only alike because it learnt the same task from the same data is as far from the
-    siblings as from the source and scores about 1; a copy of the source scores less.
+    ``variant="paper"`` thresholds that distance of raw logits. ``variant="hardened"`` repairs what drowns it. Every model's temperature is
+    matched first, since copies are more or less confident than models of their own. And the matrices are compared after the mean of sibling
+    models R of the source (same data, same recipe, other seed) is taken off: the statistic is
+    :math:`1 - \langle S - R, V - R \rangle / \lVert V - R \rVert^2`, 0 for the source itself and about 1 for a model that is only
+    alike because it learnt the same task, even from the same images.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ class SAC(OwnershipMethod):
     @property
     def kind(self) -> str:
         """The kind of probes."""
-        return self.probes_from or (self.paper_probes if self.variant == "paper" else "wrong")
+        return self.probes_from or (self.paper_probes if self.variant == "paper" else "normal")
 
     @property
     def levels(self) -> Sequence[int]:
@@ -128,8 +129,7 @@ class SAC(OwnershipMethod):
         null_answers, theft_answers = ([predict(net, chosen.pixels) for net in group] for group in (nulls, thieves))
         scores = {}
         for view in dict.fromkeys((self.statistic_view, "label")):
-            known = self._known(answers, view)
-            null, theft = ([self._statistic(o, known, view, are_logits=True) for o in group] for group in (null_answers, theft_answers))
+            null, theft = ([self._statistic(o, answers, view, are_logits=True) for o in group] for group in (null_answers, theft_answers))
             scores[view] = vars(Calibration.split(null, theft, self.alpha))
         facts: dict[str, Any] = {
             "settings": self.settings(), "calibrated": bool(nulls), "scores": scores, "classes": list(data.classes),
@@ -138,25 +138,23 @@ class SAC(OwnershipMethod):
         tensors = {"probes": chosen.pixels, "labels": chosen.labels, "index": chosen.index, "answers": answers}
         return model, Key(self.card.name, self.variant, state_digest(model), facts, tensors)
 
-    def _known(self, answers: Tensor, view: str) -> list[Tensor]:
-        """Return the correlation matrices of the source and its siblings from their logits (1 + m, n, K)."""
-        return [correlation(view_of(logits, view, are_logits=True), self.kernel) for logits in answers]
-
-    def _statistic(self, outputs: Tensor, known: list[Tensor], view: str, *, are_logits: bool, classes: int = 2) -> float:
-        """Return the distance to the source, relative to the mean distance to the siblings where there are any."""
-        mine = correlation(view_of(outputs, view, are_logits=are_logits, classes=classes), self.kernel)
-        to_source, *to_siblings = (distance(mine, matrix) for matrix in known)
-        return to_source * len(to_siblings) / max(sum(to_siblings), 1e-12) if to_siblings else to_source
+    def _statistic(self, outputs: Tensor, answers: Tensor, view: str, *, are_logits: bool) -> float:
+        """Return the statistic of outputs against the logits (1 + m, n, K) of the source and its m siblings: small means stolen."""
+        mine = view_of(outputs, view, are_logits=are_logits, classes=answers.shape[2])
+        source, *siblings = (view_of(logits, view, are_logits=True) for logits in answers)
+        if siblings:
+            return 1 - shared_deviation(mine, source, siblings, self.kernel)
+        return distance(correlation(mine, self.kernel), correlation(source, self.kernel))
 
     def measure(self, suspect: Suspect, key: Key, view: str | None = None) -> float:
         """Return the suspect's statistic in ``view``, asking it for no more than that view needs."""
         view = view or self.statistic_view
-        probes, known = key.tensors["probes"], self._known(key.tensors["answers"], view)
+        probes, answers = key.tensors["probes"], key.tensors["answers"]
         if suspect.access is Access.WEIGHTS:
-            return self._statistic(suspect.logits(probes), known, view, are_logits=True)
+            return self._statistic(suspect.logits(probes), answers, view, are_logits=True)
         x = probes.to(torch.float32).div(255)
         outputs = suspect.labels(x) if view == "label" else suspect.probabilities(x)
-        return self._statistic(outputs, known, view, are_logits=False, classes=key.tensors["answers"].shape[2])
+        return self._statistic(outputs, answers, view, are_logits=False)
 
     def _verify(self, suspect: Suspect, key: Key) -> Verdict:
         method = type(self)(**key.facts["settings"])
@@ -167,5 +165,5 @@ class SAC(OwnershipMethod):
         )
         calibration = Calibration.of(key.facts["scores"][view])
         siblings = len(key.tensors["answers"]) - 1
-        name = f"correlation distance ({view}{f', relative to {siblings} siblings' if siblings else ''})"
+        name = f"deviation not shared ({view}, {siblings} siblings)" if siblings else f"correlation distance ({view})"
         return calibration.verdict(statistic, suspect, method=self.card.name, variant=method.variant, name=name, notes=notes)

@@ -14,8 +14,8 @@ class SACJC(SAC):
     """Sample correlation on JPEG-compressed images.
 
     ``variant="paper"``: ordinary images compressed at severity 1 (quality 25), raw logits, threshold midway between the means of
-    validation thieves and null models. ``variant="hardened"`` (default): of the images and their compressed copies those that the source
-    gets wrong, answers matched in temperature, distance relative to siblings of the source, threshold from the ranks of the null models.
+    validation thieves and null models. ``variant="hardened"`` (default): ordinary images compressed at severities 1 and 4 (quality 25 and
+    10), answers matched in temperature and centred, the deviation from siblings of the source, threshold from the ranks of the null models.
 
     Examples
     --------
@@ -34,6 +34,6 @@ class SACJC(SAC):
     )
 
     paper_probes: ClassVar[str] = "normal"
-    own_severities: ClassVar[dict[str, tuple[int, ...]]] = {"paper": (1,), "hardened": (0, 1)}
+    own_severities: ClassVar[dict[str, tuple[int, ...]]] = {"paper": (1,), "hardened": (1, 4)}
 
-    count: int = 800
+    count: int = 2000

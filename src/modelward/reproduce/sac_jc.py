@@ -48,12 +48,13 @@ SCALES = {
     "full": Scale("cifar10-jpeg", 10_000, "cnn", "resnet8", 6),
 }
 
+PAPER = {"variant": "paper", "count": 800}
 NAMED: dict[str, Configuration] = {
     "hardened": ("sac-jc", {}, "weights"),
     "hardened, labels only": ("sac-jc", {}, "label"),
-    "paper (SAC-JC, logits)": ("sac-jc", {"variant": "paper"}, "weights"),
-    "paper, softmax": ("sac-jc", {"variant": "paper", "view": "softmax"}, "weights"),
-    "paper, labels": ("sac-jc", {"variant": "paper", "view": "label"}, "weights"),
+    "paper (SAC-JC, logits)": ("sac-jc", PAPER, "weights"),
+    "paper, softmax": ("sac-jc", {**PAPER, "view": "softmax"}, "weights"),
+    "paper, labels": ("sac-jc", {**PAPER, "view": "label"}, "weights"),
     "paper (SAC-w, logits)": ("sac", {"variant": "paper"}, "weights"),
     "paper (SAC-m, logits)": ("sac", {"variant": "paper", "probes_from": "cutmix"}, "weights"),
     "paper (SAC-normal, logits)": ("sac", {"variant": "paper", "probes_from": "normal"}, "weights"),
@@ -61,14 +62,20 @@ NAMED: dict[str, Configuration] = {
     "hardened, view softmax": ("sac-jc", {"view": "softmax"}, "weights"),
     "hardened, view logits": ("sac-jc", {"view": "logits"}, "weights"),
     "hardened, without siblings": ("sac-jc", {"references": 0}, "weights"),
-    "hardened, view temp, without siblings": ("sac-jc", {"view": "temp", "references": 0}, "weights"),
-    "hardened, ordinary images": ("sac-jc", {"probes_from": "normal", "count": 400}, "weights"),
-    "hardened, rbf kernel": ("sac-jc", {"kernel": "rbf"}, "weights"),
-    "hardened, blur instead of JPEG": ("sac-jc", {"corruption": "gaussian_blur", "severities": [0, 3]}, "weights"),
-    "hardened, noise instead of JPEG": ("sac-jc", {"corruption": "gaussian_noise", "severities": [0, 3]}, "weights"),
-    "hardened, contrast instead of JPEG": ("sac-jc", {"corruption": "contrast", "severities": [0, 3]}, "weights"),
-    "hardened, JPEG severity 4": ("sac-jc", {"severities": [0, 4]}, "weights"),
-    "control: noise images as probes": ("sac-jc", {"probes_from": "noise", "count": 100}, "weights"),
+    "temp on wrong images, without siblings": (
+        "sac-jc",
+        {"view": "temp", "references": 0, "probes_from": "wrong", "severities": [0]},
+        "weights",
+    ),
+    "hardened, wrong images only": ("sac-jc", {"probes_from": "wrong"}, "weights"),
+    "hardened, uncompressed": ("sac-jc", {"severities": [0]}, "weights"),
+    "hardened, severity 1 only": ("sac-jc", {"severities": [1]}, "weights"),
+    "hardened, all severities": ("sac-jc", {"severities": [1, 2, 3, 4, 5], "count": 5000}, "weights"),
+    "hardened, all severities, labels only": ("sac-jc", {"severities": [1, 2, 3, 4, 5], "count": 5000}, "label"),
+    "hardened, blur instead of JPEG": ("sac-jc", {"corruption": "gaussian_blur"}, "weights"),
+    "hardened, noise instead of JPEG": ("sac-jc", {"corruption": "gaussian_noise"}, "weights"),
+    "hardened, contrast instead of JPEG": ("sac-jc", {"corruption": "contrast"}, "weights"),
+    "control: noise images as probes": ("sac-jc", {"probes_from": "noise"}, "weights"),
 }
 
 
