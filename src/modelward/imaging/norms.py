@@ -14,12 +14,12 @@ def linf(delta: Tensor) -> Tensor:
     """Return the largest absolute change of each sample (N,)."""
     if not delta[0:1].numel():
         return delta.new_zeros(len(delta))
-    return torch.amax(delta.abs().flatten(1), 1)
+    return delta.abs().flatten(1).amax(1)
 
 
 def l2(delta: Tensor) -> Tensor:
     """Return the Euclidean norm of each sample (N,)."""
-    return delta.flatten(1).norm(dim=1)
+    return torch.linalg.vector_norm(delta.flatten(1), dim=1)
 
 
 def l1(delta: Tensor) -> Tensor:

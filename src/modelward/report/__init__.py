@@ -1,0 +1,5 @@
+"""Rows made readable: one HTML file that works offline, prints well, dark and light, and the JSON it came from."""
+
+from modelward.report.page import render, write
+
+__all__ = ["render", "write"]
