@@ -14,6 +14,7 @@ from modelward.audit.section import percent, rows_of, section
 from modelward.evaluation.engine import Run
 from modelward.evaluation.store import Store
 from modelward.evaluation.work_corruption import LEVELS, UNITS
+from modelward.statistics import wilson
 
 NAMES = {"pgd": "PGD, 20 steps", "fgsm": "FGSM, one step", "noise": "random noise of equal norm"}
 ROLES = {"pgd": "main", "fgsm": "attack", "noise": "control"}
@@ -91,10 +92,13 @@ def _eps_plot(rows: list[dict[str, Any]], norm: str) -> dict[str, Any]:
     series = []
     for name, _, _ in ATTACKS:
         line = sorted((r for r in rows if r["attack"] == name and r["extra"]["norm"] == norm), key=lambda r: r["extra"]["eps"])[:-1]
-        series.append({
-            "name": NAMES[name], "role": ROLES[name], "x": [r["extra"]["eps"] * (255 if norm == "linf" else 1) for r in line],
-            "y": [r["value"] for r in line], "low": [r["ci_low"] for r in line], "high": [r["ci_high"] for r in line],
-        })  # fmt: skip
+        if line:
+            start = wilson(line[0]["extra"]["unchanged"], line[0]["n"])
+            series.append({
+                "name": NAMES[name], "role": ROLES[name], "x": [0.0, *(r["extra"]["eps"] * (255 if norm == "linf" else 1) for r in line)],
+                "y": [start.value, *(r["value"] for r in line)], "low": [start.low, *(r["ci_low"] for r in line)],
+                "high": [start.high, *(r["ci_high"] for r in line)],
+            })  # fmt: skip
     unit = "grey levels of 255" if norm == "linf" else "Euclidean norm, pixels in [0, 1]"
     return {
         "kind": "curve", "title": f"Accuracy over eps, {'Linf' if norm == 'linf' else 'L2'}", "x_label": f"eps ({unit})", "y_label": "accuracy",
@@ -154,12 +158,12 @@ def _robust(plan: Plan, run: Run, key: str) -> torch.Tensor | None:
 def corruption_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
     """Say whether it survives what platforms and cameras do to images."""
     rows = {kind: rows_of(run, cell) for kind, cell in plan.corruptions.items()}
-    clean = rows_of(run, plan.single["clean"])
     jpeg = next((r for r in rows["jpeg"] if r["extra"]["level"] == 50), None)
-    if jpeg is None or not clean:
+    if jpeg is None:
         return section("corruption", "Everyday changes", "not tested", "Everyday changes could not be measured.")
-    loss = clean[0]["value"] - jpeg["value"]
-    lead = f"JPEG at quality 50 costs {loss * 100:.1f} points; {percent(jpeg)} of {jpeg['n']} images stay correct."
+    loss = jpeg["extra"]["unchanged"] / jpeg["n"] - jpeg["value"]
+    change = f"costs {loss * 100:.1f} points" if loss > 0 else "costs nothing"
+    lead = f"JPEG at quality 50 {change}: of {jpeg['n']} images {percent(jpeg)} are classified correctly, {jpeg['extra']['unchanged'] / jpeg['n'] * 100:.1f} % before."
     plots = [
         {
             "kind": "curve", "title": f"Accuracy under {kind}", "x_label": UNITS[kind], "y_label": "accuracy",

@@ -46,6 +46,11 @@ class ImageSet:
     classes: tuple[str, ...]
     name: str
 
+    def __repr__(self) -> str:
+        """Name the set without printing its pixels."""
+        shape = "x".join(map(str, self.pixels.shape[1:]))
+        return f"ImageSet({self.name!r}: {len(self.pixels)} images {shape}, {len(self.classes)} classes)"
+
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:  # N, C, H, W

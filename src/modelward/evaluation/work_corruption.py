@@ -33,16 +33,16 @@ def changed(images: ImageSet, kind: str, level: float, *, rng: torch.Generator) 
 
 
 def curve(job: Job) -> Outcome:
-    """Measure accuracy over the levels of one change. Settings: ``kind``, ``count``. Inputs: ``model``, ``test``."""
+    """Measure accuracy over the levels of one change, and on the same images unchanged. Settings: ``kind``, ``count``. Inputs: ``model``, ``test``."""
     torch.set_num_threads(job.threads)
     images, model = get_images(job.store, job.inputs["test"]), get_model(job.store, job.inputs["model"])
     images, kind = images.take(slice(0, int(job.settings["count"]))), str(job.settings["kind"])
-    rows = []
+    unchanged, rows = int((predict(model, images.pixels).argmax(1) == images.labels).sum()), []
     for level in LEVELS[kind]:
         pixels = changed(images, kind, level, rng=generator(derive_seed(job.seed, kind, level)))
         correct = predict(model, pixels).argmax(1) == images.labels
         rows.append(
             rate("accuracy", int(correct.sum()), len(correct), attack=kind, budget=f"{UNITS[kind]} {level:g}", data=images.name, seed=job.seed,
-                 threads=job.threads, extra={"level": level}).as_json()
+                 threads=job.threads, extra={"level": level, "unchanged": unchanged}).as_json()
         )  # fmt: skip
     return Outcome(rows)

@@ -46,7 +46,8 @@ def curve(job: Job) -> Outcome:
         rounded.append(robust8.numpy())
         exact.append(robust.numpy())
         budget = f"{settings['norm']} {_words(eps, settings['norm'])}"
-        extra = {"eps": eps, "norm": settings["norm"], "float_accuracy": float(robust.float().mean()), "max_change": worst}
+        extra = {"eps": eps, "norm": settings["norm"], "float_accuracy": float(robust.float().mean()), "max_change": worst,
+                 "unchanged": int(correct.sum())}
         rows.append(
             rate("accuracy", int(robust8.sum()), len(robust8), attack=settings["method"], budget=budget, data=images.name, seed=job.seed,
                  threads=job.threads, seconds=seconds, flags=flags, extra=extra).as_json()
