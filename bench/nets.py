@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from modelward import PGD, Recipe, build, fit, generator, load_data, load_model, save_model
+from modelward import Recipe, build, fit, generator, load_data, load_model, save_model
 from modelward.attacks.evasion.descent import gradient
 from modelward.core.images import ImageSet
 
-COUNT = 20_000
+COUNT = 8_000
 
 
 def fast_adversary(model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
@@ -32,13 +32,10 @@ def nets(folder: Path) -> tuple[dict[str, nn.Module], ImageSet]:
             chosen = torch.randperm(len(data.train), generator=generator(1))[:COUNT]
             images = data.train.take(chosen)
             net = build("resnet14", classes=10, channels=3, size=(32, 32), rng=generator(0))
-            recipe = Recipe(epochs=12, lr=0.2, batch=128, flip=True, crop=2)
+            recipe = Recipe(epochs=10, lr=0.2, batch=128, flip=True, crop=2)
             fit(net, images.pixels, images.labels, recipe, rng=generator(2), adversary=adversary)
             folder.mkdir(parents=True, exist_ok=True)
             save_model(path, net)
         found[name] = load_model(path, "resnet14").model
     order = torch.randperm(len(data.test), generator=generator(3))[:512]
     return found, data.test.take(order)
-
-
-__all__ = ["PGD", "nets"]

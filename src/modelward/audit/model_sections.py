@@ -162,8 +162,9 @@ def corruption_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
     if jpeg is None:
         return section("corruption", "Everyday changes", "not tested", "Everyday changes could not be measured.")
     loss = jpeg["extra"]["unchanged"] / jpeg["n"] - jpeg["value"]
+    before = jpeg["extra"]["unchanged"] / jpeg["n"]
     change = f"costs {loss * 100:.1f} points" if loss > 0 else "costs nothing"
-    lead = f"JPEG at quality 50 {change}: of {jpeg['n']} images {percent(jpeg)} are classified correctly, {jpeg['extra']['unchanged'] / jpeg['n'] * 100:.1f} % before."
+    lead = f"JPEG at quality 50 {change}: {percent(jpeg)} of {jpeg['n']} images are classified correctly, {before:.1%} of them before."
     plots = [
         {
             "kind": "curve", "title": f"Accuracy under {kind}", "x_label": UNITS[kind], "y_label": "accuracy",
