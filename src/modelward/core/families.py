@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -70,10 +70,11 @@ class EvasionMethod(Method, ABC):
         require_batch(x)
         require_labels(y, len(x))
         started, trace = time.perf_counter(), Trace()
+        x = x.detach()
         value = x.clone()
         if len(x):
             with frozen(model):
-                value = self._perturb(model, x.detach(), y, rng=rng, trace=trace).detach()
+                value = self._perturb(model, x, y, rng=rng, trace=trace).detach()
             self._check(x, value)
         return Result(value, tuple(trace.flags), trace.steps, trace.queries, time.perf_counter() - started)
 
@@ -197,7 +198,10 @@ class OwnershipMethod(Method, ABC):
         if key.method != self.card.name:
             message = f"this key was made by {key.method!r}; verify it with that method, not with {self.card.name!r}"
             raise InputError(message)
-        return self._verify(suspect if isinstance(suspect, Suspect) else Suspect.of_model(suspect), key)
+        asked = suspect if isinstance(suspect, Suspect) else Suspect.of_model(suspect)
+        before = asked.queries
+        verdict = self._verify(asked, key)
+        return replace(verdict, queries=asked.queries - before)
 
     @abstractmethod
     def _protect(

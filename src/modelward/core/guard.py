@@ -80,7 +80,7 @@ def require_labels(y: Tensor, count: int, classes: int | None = None) -> None:
         message = f"{count} images need {count} int64 labels, got {y.dtype} with shape {tuple(y.shape)}"
         raise InputError(message)
     if count and (int(y.min()) < 0 or (classes is not None and int(y.max()) >= classes)):
-        message = f"labels run from {int(y.min())} to {int(y.max())}, outside [0, {classes})"
+        message = f"labels run from {int(y.min())} to {int(y.max())}, outside [0, {'number of classes' if classes is None else classes})"
         raise InputError(message)
 
 

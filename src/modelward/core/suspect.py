@@ -96,8 +96,9 @@ class Suspect:
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Return logits (N, K) for uint8 or float images of a suspect whose weights are granted; counts N queries."""
+        model = self.model  # a refusal costs no query
         self.queries += len(pixels)
-        return predict(self.model, pixels)
+        return predict(model, pixels)
 
     def labels(self, x: Tensor) -> Tensor:
         """Return int64 labels (N,) for an image batch; counts N queries."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ from modelward.core import progress
 from modelward.core.errors import ModelwardError
 from modelward.evaluation.cell import Cell, Finished, Job, Outcome
 from modelward.evaluation.store import Store
+
+DEATHS = 5  # so many dead workers are no accident of one cell
 
 
 @dataclass
@@ -118,36 +122,78 @@ class Engine:
                 run.finished[cell.key] = self.store.finish(cell, outcome, artifact, seconds)
         except ModelwardError as error:
             run.failed[cell.key] = str(error)
+        except Exception as error:  # noqa: BLE001  # a fault in one method must not cost the other cells
+            run.failed[cell.key] = f"{cell.work} raised {type(error).__name__}: {error}"
         meter.done(cell)
 
     def _parallel(self, todo: list[Cell], run: Run, meter: _Meter) -> None:
-        """Keep every worker busy; a cell starts as soon as what it needs is finished."""
+        """Finish ``todo`` in worker processes. When one dies, what was at work gets a second chance alone; what dies alone has failed."""
+        waiting, deaths = todo, 0
+        while waiting:
+            lost = self._pooled(waiting, run, meter, min(self.jobs, len(waiting)))
+            if lost is None:
+                return
+            for cell in lost:
+                if len(lost) == 1 or self._pooled([cell], run, meter, 1) is not None:
+                    self._settle(cell, run, meter, _died)
+            deaths += 1
+            if deaths == DEATHS:
+                message = "worker processes die again and again (out of memory?); finished cells are kept, run it again with fewer jobs"
+                raise ModelwardError(message)
+            waiting = [cell for cell in waiting if cell.key not in run.finished and cell.key not in run.failed]
+
+    def _pooled(self, cells: list[Cell], run: Run, meter: _Meter, workers: int) -> list[Cell] | None:
+        """Keep every worker busy; a cell starts as soon as what it needs is finished. Return what was at work when a worker died."""
         pool = ProcessPoolExecutor(
-            min(self.jobs, len(todo)),
+            workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start_worker,
-            initargs=(os.getpid(), max(cell.threads for cell in todo)),
+            initargs=(os.getpid(), max(cell.threads for cell in cells)),
         )
-        waiting, running = list(todo), dict[Future[Any], Cell]()
+        waiting, running = list(cells), dict[Future[Any], Cell]()
         try:
             while waiting or running:
                 for cell in [c for c in waiting if all(n.key in run.finished or n.key in run.failed for n in c.needs)]:
-                    waiting.remove(cell)
                     if any(need.key in run.failed for need in cell.needs):
+                        waiting.remove(cell)
                         self._settle(cell, run, meter, _never)
-                    else:
-                        running[pool.submit(execute, cell.work, self._job(cell, run))] = cell
+                    elif len(running) < workers:  # nothing is queued, so that a death has few suspects
+                        with contextlib.nullcontext():
+                            running[pool.submit(execute, cell.work, self._job(cell, run))] = cell
+                        waiting.remove(cell)
                 done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                for future in done:
-                    cell = running.pop(future)
-                    self._settle(cell, run, meter, future.result)
+                broken = {future for future in done if isinstance(future.exception(), BrokenProcessPool)}
+                for future in done - broken:
+                    self._settle(running.pop(future), run, meter, future.result)
+                if broken:
+                    return list(running.values())
                 meter.show()
-        except BrokenProcessPool as error:
-            names = ", ".join(cell.label for cell in running.values()) or "a cell"
-            message = f"a worker died while running {names} (out of memory?); finished cells are kept, run the same command again"
-            raise ModelwardError(message) from error
+        except BrokenProcessPool:  # of submit: a worker died between two cells
+            return list(running.values())
         finally:
             _stop(pool)
+        return None
+
+
+@contextlib.contextmanager
+def _without_script() -> Iterator[None]:
+    """Start workers that do not run the caller's script again, so that one without an ``if __name__`` guard works.
+
+    Cells name their code by module; nothing of the script is needed in a worker.
+    """
+    main: dict[str, Any] = vars(sys.modules["__main__"])
+    kept = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        del main["__spec__"]
+        main.update(kept)
+
+
+def _died() -> tuple[Outcome, str | None, float]:
+    """Stand in for the result of a cell whose process died."""
+    raise ModelwardError("the process that ran it died (out of memory?)")
 
 
 def _never() -> tuple[Outcome, str | None, float]:

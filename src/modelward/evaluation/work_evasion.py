@@ -13,10 +13,8 @@ from modelward.core.guard import predict
 from modelward.core.rng import derive_seed, generator
 from modelward.evaluation.cell import Job, Outcome
 from modelward.evaluation.parcels import get_images, get_model
+from modelward.evaluation.robustness import robust_under
 from modelward.evaluation.rows import rate
-from modelward.imaging.quantise import as_8bit
-
-CHUNK = 256
 
 
 def curve(job: Job) -> Outcome:
@@ -33,24 +31,15 @@ def curve(job: Job) -> Outcome:
     rounded, exact, rows = [], [], []
     for eps in settings["eps"]:
         method = _at(settings["method"], dict(settings["fields"]), settings["norm"], float(eps))
-        robust8, robust, flags, seconds, worst = correct.clone(), correct.clone(), list[str](), 0.0, 0.0
-        for chunk in correct.nonzero().squeeze(1).split(CHUNK):
-            rng = generator(derive_seed(job.seed, eps, int(chunk[0])))
-            x, y = images.batch(chunk), images.labels[chunk]
-            result = method.run(model, x, y, rng=rng)
-            robust[chunk] = predict(model, result.value).argmax(1) == y
-            robust8[chunk] = predict(model, as_8bit(result.value)).argmax(1) == y
-            worst = max(worst, float((result.value - x).abs().max()))
-            flags += [flag for flag in result.flags if flag not in flags]
-            seconds += result.seconds
-        rounded.append(robust8.numpy())
-        exact.append(robust.numpy())
+        found = robust_under(method, model, images, rng=generator(derive_seed(job.seed, eps)), correct=correct)
+        rounded.append(found.robust_8bit.numpy())
+        exact.append(found.robust.numpy())
         budget = f"{settings['norm']} {_words(eps, settings['norm'])}"
-        extra = {"eps": eps, "norm": settings["norm"], "float_accuracy": float(robust.float().mean()), "max_change": worst,
-                 "unchanged": int(correct.sum())}
+        extra = {"eps": eps, "norm": settings["norm"], "float_accuracy": float(found.robust.float().mean()), "max_change": found.worst,
+                 "unchanged": int(correct.sum())}  # fmt: skip
         rows.append(
-            rate("accuracy", int(robust8.sum()), len(robust8), attack=settings["method"], budget=budget, data=images.name, seed=job.seed,
-                 threads=job.threads, seconds=seconds, flags=flags, extra=extra).as_json()
+            rate("accuracy", int(found.robust_8bit.sum()), len(correct), attack=settings["method"], budget=budget, data=images.name, seed=job.seed,
+                 threads=job.threads, seconds=found.seconds, flags=found.flags, extra=extra).as_json()
         )  # fmt: skip
     return Outcome(rows, {"robust_8bit": np.stack(rounded), "robust_float": np.stack(exact), "correct": correct.numpy()})
 

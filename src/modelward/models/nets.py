@@ -191,33 +191,64 @@ def build(
 
 
 def infer(arch: str, state: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Net:
-    """Return an uninitialised-size-matched network for weights ``state``: classes, channels, width and side are read from the tensors."""
+    """Return a network of the size of weights ``state``, to be filled with them: classes, channels, width and side are read from the tensors.
+
+    Nothing is drawn at random, and no more memory is taken than the weights themselves take.
+
+    Raises
+    ------
+    InputError
+        when the weights are of another architecture.
+    """
     name, _ = describe(arch)
     plan = ARCHITECTURES[name]
-    if plan.first not in state or plan.last not in state:
-        missing = plan.first if plan.first not in state else plan.last
-        message = f"these weights are not a {name}: tensor {missing!r} is missing; pass the right --arch (known: {' '.join(ARCHITECTURES)})"
-        raise InputError(message)
-    first, last = state[plan.first], state[plan.last]
-    width, classes = int(first.shape[0]), int(last.shape[0])
+    first, last = _shape(name, state, plan.first), _shape(name, state, plan.last)
+    width, classes = first[0], last[0]
     mean, std = state.get("mean"), state.get("std")
-    channels = int(mean.numel()) if mean is not None else (1 if name == "mlp" else int(first.shape[1]))
+    channels = int(mean.numel()) if mean is not None else (1 if name == "mlp" else first[1])
+    if not (width <= 1024 and 1 <= channels <= 1024 and (std is None or std.numel() == channels)):
+        message = (
+            f"these weights are not a {name}: width {width} and {channels} input channels do not fit their normalisation, or pass 1024"
+        )
+        raise InputError(message)
     if size is None:
         size = _side(name, state, channels)
     arch = name if width == plan.width else f"{name}:width={width}"
-    body = plan.make(channels, size, classes, width=width)
+    with torch.device("meta"):
+        body = plan.make(channels, size, classes, width=width)
+    _require_held(arch, body, state)
     flat_mean = mean.flatten().tolist() if mean is not None else [0.0] * channels
     flat_std = std.flatten().tolist() if std is not None else [1.0] * channels
-    return Net(body, arch, classes=classes, size=size, mean=flat_mean, std=flat_std).eval()
+    return Net(body.to_empty(device="cpu"), arch, classes=classes, size=size, mean=flat_mean, std=flat_std).eval()
+
+
+def _shape(name: str, state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
+    """Return the shape of one of the weight matrices that ``name`` is recognised by."""
+    shape = tuple(state[key].shape) if key in state else ()
+    if len(shape) < 2 or 0 in shape:
+        what = f"has shape {shape}" if key in state else "is missing"
+        message = f"these weights are not a {name}: tensor {key!r} {what}; pass the right --arch (known: {' '.join(ARCHITECTURES)})"
+        raise InputError(message)
+    return shape
+
+
+def _require_held(arch: str, body: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse weights too few to fill ``body``, before it takes memory: a small file could ask for terabytes."""
+    wanted = {f"body.{key}": tensor for key, tensor in body.state_dict().items()}
+    if sum(map(Tensor.numel, wanted.values())) > sum(map(Tensor.numel, state.values())):
+        key = next(key for key, tensor in wanted.items() if key not in state or state[key].shape != tensor.shape)
+        what = f"has shape {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}" if key in state else "is missing"
+        message = f"these weights are not a {arch}: tensor {key!r} {what}; pass the architecture it was trained with in --arch"
+        raise InputError(message)
 
 
 def _side(name: str, state: Mapping[str, Tensor], channels: int) -> tuple[int, int]:
     """Guess a square input size from the first linear layer; networks with global pooling default to 32x32."""
     if name == "mlp":
-        side = math.isqrt(int(state["body.1.weight"].shape[1]) // channels)
+        side = math.isqrt(_shape(name, state, "body.1.weight")[1] // channels)
     elif name == "lenet5":
-        wide = int(state["body.3.weight"].shape[0])
-        side = (math.isqrt(int(state["body.7.weight"].shape[1]) // wide) * 2 + 4) * 2
+        wide = _shape(name, state, "body.3.weight")[0]
+        side = (math.isqrt(_shape(name, state, "body.7.weight")[1] // wide) * 2 + 4) * 2
     else:
         side = 32
     return side, side

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from modelward.core.errors import InputError, UsageError
 
-VIEWS = ("logits", "softmax", "temp", "temp_c", "label")
+VIEWS = ("logits", "logp", "softmax", "temp", "temp_c", "label")
 KERNELS = ("cos", "rbf")
 TOP = 0.70
 _TINY = 1e-30
@@ -134,8 +134,9 @@ def view_of(answers: Tensor, view: str, *, are_logits: bool = False, classes: in
     classes
         for labels: how many there are at least.
     view
-        ``logits``, ``softmax``; ``label``: softmax(.01 + one-hot); ``temp``: softmax at the temperature that makes the mean top probability
-        .70, so that confident and cautious copies look alike; ``temp_c``: the same minus its mean over the probes.
+        ``logits``; ``logp``: logits minus their log-sum-exp, which is all that probabilities tell of them; ``softmax``; ``label``:
+        softmax(.01 + one-hot); ``temp``: softmax at the temperature that makes the mean top probability .70, so that confident and cautious
+        copies look alike; ``temp_c``: the same minus its mean over the probes.
     """
     if view == "label":
         labels = answers if answers.ndim == 1 else answers.argmax(1)
@@ -147,6 +148,8 @@ def view_of(answers: Tensor, view: str, *, are_logits: bool = False, classes: in
     logits = answers.float() if are_logits else log_probabilities(answers.float())
     if view == "logits":
         return logits
+    if view == "logp":
+        return logits.log_softmax(1)
     if view == "softmax":
         return logits.softmax(1)
     if view in {"temp", "temp_c"}:

@@ -31,6 +31,7 @@ FINGERPRINT = Taxonomy(
 CLAIMS = tuple(
     f"recognises thieves by {how}" for how in ("fine-tuning", "pruning", "quantisation", "label extraction", "probability extraction")
 )
+NAMES = {"label": "labels", "logp": "probabilities"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,16 @@ class SAC(OwnershipMethod):
         """The one view whose distance is the statistic."""
         return self.view or ("logits" if self.variant == "paper" else "temp_c")
 
+    def view_for(self, access: Access) -> str:
+        """Return the view in which a suspect of ``access`` is compared.
+
+        Labels have a view of their own, and so have probabilities where logits are compared: they give logits up to a shift of each sample,
+        which the correlation does see.
+        """
+        if access is Access.LABEL:
+            return "label"
+        return "logp" if access is Access.PROBABILITIES and self.statistic_view == "logits" else self.statistic_view
+
     @property
     def kind(self) -> str:
         """The kind of probes."""
@@ -128,7 +139,7 @@ class SAC(OwnershipMethod):
         answers = torch.stack([predict(net, chosen.pixels) for net in (model, *siblings)])
         null_answers, theft_answers = ([predict(net, chosen.pixels) for net in group] for group in (nulls, thieves))
         scores = {}
-        for view in dict.fromkeys((self.statistic_view, "label")):
+        for view in dict.fromkeys(map(self.view_for, Access)):
             null, theft = ([self._statistic(o, answers, view, are_logits=True) for o in group] for group in (null_answers, theft_answers))
             scores[view] = vars(Calibration.split(null, theft, self.alpha))
         facts: dict[str, Any] = {
@@ -147,8 +158,8 @@ class SAC(OwnershipMethod):
         return distance(correlation(mine, self.kernel), correlation(source, self.kernel))
 
     def measure(self, suspect: Suspect, key: Key, view: str | None = None) -> float:
-        """Return the suspect's statistic in ``view``, asking it for no more than that view needs."""
-        view = view or self.statistic_view
+        """Return the suspect's statistic in ``view``, or in that of its access, asking it for no more than that view needs."""
+        view = view or self.view_for(suspect.access)
         probes, answers = key.tensors["probes"], key.tensors["answers"]
         if suspect.access is Access.WEIGHTS:
             return self._statistic(suspect.logits(probes), answers, view, are_logits=True)
@@ -158,10 +169,10 @@ class SAC(OwnershipMethod):
 
     def _verify(self, suspect: Suspect, key: Key) -> Verdict:
         method = type(self)(**key.facts["settings"])
-        view = "label" if suspect.access is Access.LABEL else method.statistic_view
+        view = method.view_for(suspect.access)
         statistic = method.measure(suspect, key, view)
         notes = (
-            ("Only labels were answered; the label view of the same probes was used.",) if view == "label" != method.statistic_view else ()
+            () if view == method.statistic_view else (f"Only {NAMES[view]} were answered; the {view} view of the same probes was used.",)
         )
         calibration = Calibration.of(key.facts["scores"][view])
         siblings = len(key.tensors["answers"]) - 1

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modelward.core.errors import UsageError
+from modelward.core.guard import require_labels
 from modelward.imaging.norms import project
 
 LOSSES = ("ce", "margin")
@@ -17,7 +18,13 @@ def attack_loss(logits: Tensor, y: Tensor, kind: str, *, targeted: bool) -> Tens
 
     ``ce`` is the cross-entropy; ``margin`` is max of the other logits minus the label's logit, whose gradient does not vanish on
     saturated nets. Targeted attacks increase the negative loss with respect to the wanted class.
+
+    Raises
+    ------
+    InputError
+        for a label that the model has no output for.
     """
+    require_labels(y, len(logits), logits.shape[1])
     if kind == "ce":
         loss = F.cross_entropy(logits, y, reduction="sum")
     elif kind == "margin":

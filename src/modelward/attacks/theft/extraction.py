@@ -46,11 +46,11 @@ class ExtractLabels(TheftMethod):
     temperature: float = 1.0
 
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
+        model = self._blank(view, rng=rng)  # a refusal costs no query
+        recipe = Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, temperature=self.temperature if self.soft else 1.0)
         targets = view.targets(soft=self.soft)
         if self.soft and self.temperature != 1.0:
             targets = targets.clamp_min(1e-12).log().div(self.temperature).softmax(1)
-        model = self._blank(view, rng=rng)
-        recipe = Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, temperature=self.temperature if self.soft else 1.0)
         log = fit(model, view.images.pixels, targets, recipe, rng=rng, task=self.card.name)
         trace.steps = len(log)
         return Theft(model, view.arch, log={"epochs": self.epochs, "queries": len(view.images), "loss": log[-1].loss if log else None})
