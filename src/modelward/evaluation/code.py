@@ -16,24 +16,27 @@ from modelward.core.errors import UsageError
 @functools.cache
 def _source(module: str) -> Path:
     """Return the file of ``module`` without importing it."""
-    spec = importlib.util.find_spec(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # its package is absent; it is the script itself
+        spec = None
     if spec is None or spec.origin is None:
         message = f"module {module!r} cannot be found"
         raise UsageError(message)
     return Path(spec.origin)
 
 
-def _imports(tree: ast.Module, package: str) -> Iterator[str]:
-    """Yield the modules of ``package`` that ``tree`` imports anywhere."""
+def _imports(tree: ast.Module, home: str) -> Iterator[str]:
+    """Yield the modules that ``tree``, a module of the package ``home``, imports anywhere from its own top-level package."""
+    package = home.partition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == package)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level and node.module.split(".")[0] == package:
-            yield node.module
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                if _is_module(name):
-                    yield name
+        elif isinstance(node, ast.ImportFrom):
+            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), home) if node.level else node.module or ""
+            if origin.split(".")[0] == package:
+                yield origin
+                yield from filter(_is_module, (f"{origin}.{alias.name}" for alias in node.names))
 
 
 @functools.cache
@@ -49,8 +52,10 @@ def _is_module(name: str) -> bool:
 @functools.cache
 def _read(module: str) -> tuple[str, tuple[str, ...]]:
     """Return (digest of the syntax tree without docstrings, imported modules): comments and prose do not count."""
-    tree = ast.parse(_source(module).read_bytes())
-    found = tuple(sorted(set(_imports(tree, module.split(".", maxsplit=1)[0]))))
+    source = _source(module)
+    tree = ast.parse(source.read_bytes())
+    home = module if source.name == "__init__.py" or "." not in module else module.rpartition(".")[0]
+    found = tuple(sorted(set(_imports(tree, home))))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):

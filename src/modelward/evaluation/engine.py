@@ -158,7 +158,7 @@ class Engine:
                         waiting.remove(cell)
                         self._settle(cell, run, meter, _never)
                     elif len(running) < workers:  # nothing is queued, so that a death has few suspects
-                        with contextlib.nullcontext():
+                        with _without_script():
                             running[pool.submit(execute, cell.work, self._job(cell, run))] = cell
                         waiting.remove(cell)
                 done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
@@ -182,7 +182,7 @@ def _without_script() -> Iterator[None]:
     Cells name their code by module; nothing of the script is needed in a worker.
     """
     main: dict[str, Any] = vars(sys.modules["__main__"])
-    kept = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+    kept: dict[str, Any] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
     main["__spec__"] = None
     try:
         yield

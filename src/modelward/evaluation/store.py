@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import json
@@ -13,15 +14,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Column, Float, Integer, MetaData, String, Table, Text, create_engine, delete, event, func, insert, select
-from sqlalchemy.engine import Engine
+from sqlalchemy import URL, Column, Float, Integer, MetaData, String, Table, Text, create_engine, delete, event, func, insert, select
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.schema import CreateTable
 
 from modelward._version import __version__
 from modelward.core.canonical import canonical_json
-from modelward.core.errors import StoreError
+from modelward.core.errors import StoreError, UnsafeFileError
 from modelward.evaluation.cell import Cell, Finished, Outcome
 from modelward.io.atomic import sweep, write_bytes
+from modelward.io.files import sha256_file
 from modelward.io.safetensors import dump_arrays, load_arrays
 
 _META = MetaData()
@@ -79,23 +82,34 @@ class Store:
         self._engine = self._open()
 
     def _open(self) -> Engine:
-        """Open the database and make its table when it is new."""
-        engine = create_engine(f"sqlite:///{self.folder / 'cells.sqlite'}")
+        """Open the database and make its table when it is new; two processes may do so at once."""
+        engine = create_engine(URL.create("sqlite", database=str(self.folder / "cells.sqlite")))
         event.listen(engine, "connect", _durable)
-        try:
-            _META.create_all(engine)
-        except SQLAlchemyError as error:
-            message = f"the store {self.folder} cannot be opened: {getattr(error, 'orig', error)}; move it away or set $MODELWARD_HOME"
-            raise StoreError(message) from error
+        with self._connected("opened", "move it away", engine) as connection:
+            connection.execute(CreateTable(_CELLS, if_not_exists=True))
         return engine
 
+    @contextlib.contextmanager
+    def _connected(self, what: str, remedy: str, engine: Engine | None = None) -> Iterator[Connection]:
+        """Yield a connection in one transaction; what goes wrong is a `StoreError` saying what could not be done."""
+        try:
+            with (engine or self._engine).begin() as connection:
+                yield connection
+        except (SQLAlchemyError, json.JSONDecodeError) as error:
+            message = f"the store {self.folder} cannot be {what}: {getattr(error, 'orig', error)}; {remedy} or set $MODELWARD_HOME"
+            raise StoreError(message) from error
+
     def put(self, arrays: Mapping[str, NDArray[np.generic]], facts: Mapping[str, str] | None = None) -> str:
-        """Write arrays as one content-addressed file and return its digest."""
+        """Write arrays as one content-addressed file and return its digest; a damaged file of that name is replaced."""
         data = dump_arrays(dict(arrays), dict(facts or {}))
         digest = hashlib.sha256(data).hexdigest()
         path = self.path(digest)
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
+        if not path.exists() or sha256_file(path) != digest:
+            try:
+                path.parent.mkdir(exist_ok=True)
+            except OSError as error:
+                message = f"the store {self.folder} cannot be written: {error.strerror}; set $MODELWARD_HOME to a folder you may write"
+                raise StoreError(message) from error
             write_bytes(path, data)
         return digest
 
@@ -104,8 +118,13 @@ class Store:
         return self.blobs / digest[:2] / f"{digest}.safetensors"
 
     def get(self, digest: str) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
-        """Return (arrays, facts) of an artefact; its digest is checked."""
-        return load_arrays(self.path(digest), digest=digest)
+        """Return (arrays, facts) of an artefact; raises `UnsafeFileError` when its digest is not what it was."""
+        path = self.path(digest)
+        try:
+            return load_arrays(path, digest=digest)
+        except UnsafeFileError as error:
+            message = f"{error}; delete {path} and run the same command again, which makes it anew"
+            raise UnsafeFileError(message) from error
 
     def find(self, key: str) -> Finished | None:
         """Return the finished cell with ``key``, or ``None``; a cell whose artefact is gone counts as not done."""
@@ -115,7 +134,7 @@ class Store:
         """Return the finished cells among ``keys``."""
         wanted = list(keys)
         found: dict[str, Finished] = {}
-        with self._engine.connect() as connection:
+        with self._connected("read", "move it away") as connection:
             for start in range(0, len(wanted), 500):
                 query = select(_CELLS).where(_CELLS.c.key.in_(wanted[start : start + 500]))
                 for row in connection.execute(query).mappings():
@@ -130,31 +149,27 @@ class Store:
             "threads": cell.threads, "precision": cell.precision, "seconds": seconds, "artifact": artifact, "version": __version__,
             "finished": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), "rows": canonical_json(outcome.rows).decode(),
         }  # fmt: skip
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(delete(_CELLS).where(_CELLS.c.key == cell.key, _CELLS.c.artifact.is_not(artifact)))
-                connection.execute(insert(_CELLS).prefix_with("OR IGNORE"), values)
-        except SQLAlchemyError as error:
-            message = f"the store {self.folder} cannot be written: {getattr(error, 'orig', error)}; free some space or set $MODELWARD_HOME"
-            raise StoreError(message) from error
+        with self._connected("written", "free some space") as connection:
+            connection.execute(delete(_CELLS).where(_CELLS.c.key == cell.key, _CELLS.c.artifact.is_not(artifact)))
+            connection.execute(insert(_CELLS).prefix_with("OR IGNORE"), values)
         return Finished(cell.key, json.loads(str(values["rows"])), artifact, seconds, cached=False)
 
     def listing(self) -> Iterator[dict[str, Any]]:
         """Yield label, work, seconds, finish time and size of every finished cell, oldest first."""
-        with self._engine.connect() as connection:
+        with self._connected("read", "move it away") as connection:
             for row in connection.execute(select(_CELLS).order_by(_CELLS.c.finished)).mappings():
                 size = self.path(row["artifact"]).stat().st_size if row["artifact"] and self.path(row["artifact"]).exists() else 0
                 yield {**{name: row[name] for name in ("key", "label", "work", "seed", "seconds", "finished", "version")}, "bytes": size}
 
     def count(self) -> int:
         """Return the number of finished cells."""
-        with self._engine.connect() as connection:
+        with self._connected("read", "move it away") as connection:
             return int(connection.execute(select(func.count()).select_from(_CELLS)).scalar_one())
 
     def clear(self) -> int:
         """Forget every cell and artefact; return how many cells there were."""
         count = self.count()
-        with self._engine.begin() as connection:
+        with self._connected("cleared", "delete it") as connection:
             connection.execute(delete(_CELLS))
         for path in self.blobs.rglob("*.safetensors"):
             path.unlink(missing_ok=True)

@@ -226,20 +226,21 @@ def _shape(name: str, state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
     """Return the shape of one of the weight matrices that ``name`` is recognised by."""
     shape = tuple(state[key].shape) if key in state else ()
     if len(shape) < 2 or 0 in shape:
-        what = f"has shape {shape}" if key in state else "is missing"
-        message = f"these weights are not a {name}: tensor {key!r} {what}; pass the right --arch (known: {' '.join(ARCHITECTURES)})"
-        raise InputError(message)
+        raise _misfit(name, state, key)
     return shape
+
+
+def _misfit(arch: str, state: Mapping[str, Tensor], key: str) -> InputError:
+    """Return the error for a tensor that is absent or of another shape than in ``arch``."""
+    what = f"has shape {tuple(state[key].shape)}" if key in state else "is missing"
+    return InputError(f"these weights are not a {arch}: tensor {key!r} {what}; pass the right --arch (known: {' '.join(ARCHITECTURES)})")
 
 
 def _require_held(arch: str, body: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Refuse weights too few to fill ``body``, before it takes memory: a small file could ask for terabytes."""
     wanted = {f"body.{key}": tensor for key, tensor in body.state_dict().items()}
     if sum(map(Tensor.numel, wanted.values())) > sum(map(Tensor.numel, state.values())):
-        key = next(key for key, tensor in wanted.items() if key not in state or state[key].shape != tensor.shape)
-        what = f"has shape {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}" if key in state else "is missing"
-        message = f"these weights are not a {arch}: tensor {key!r} {what}; pass the architecture it was trained with in --arch"
-        raise InputError(message)
+        raise _misfit(arch, state, next(key for key in wanted if key not in state or state[key].shape != wanted[key].shape))
 
 
 def _side(name: str, state: Mapping[str, Tensor], channels: int) -> tuple[int, int]:

@@ -15,7 +15,8 @@ from modelward.imaging.corruptions import corrupt
 from modelward.imaging.mixing import sac_cutmix
 from modelward.imaging.quantise import to_uint8
 
-KINDS = ("wrong", "explainable", "source", "normal", "cutmix", "noise")
+KINDS = ("wrong", "explainable", "source", "normal", "cutmix", "mixed", "noise")
+TREATMENTS = ("none", "jpeg 1", "gaussian_noise 4", "gaussian_blur 2", "cutmix 0.2", "cutmix 0.5", "halves")
 MIN_PROBES = 10
 
 
@@ -38,6 +39,27 @@ def copies(images: ImageSet, corruption: str, severities: Sequence[int], *, rng:
     return ImageSet(torch.cat(parts), images.labels.repeat(len(parts)), images.classes, name)
 
 
+def mixture(images: ImageSet, *, rng: torch.Generator) -> ImageSet:
+    """Return ``images`` once under each of `TREATMENTS`, 8-bit, one after the other.
+
+    Models that learnt the same task by themselves stray from each other in different places under different changes; a copy follows its
+    source under all of them.
+    """
+    x, parts = images.batch(slice(None)), []
+    for name, _, level in (treatment.partition(" ") for treatment in TREATMENTS):
+        if name == "none":
+            parts.append(images.pixels)
+        elif name == "cutmix":
+            parts.append(to_uint8(sac_cutmix(x, rng=rng, side=float(level))))
+        elif name == "halves":
+            half = x.clone()
+            half[:, :, : x.shape[2] // 2] = x[torch.randperm(len(x), generator=rng)][:, :, : x.shape[2] // 2]
+            parts.append(to_uint8(half))
+        else:
+            parts.append(to_uint8(corrupt(x, name, int(level), rng=rng)))
+    return ImageSet(torch.cat(parts), images.labels.repeat(len(parts)), images.classes, f"{images.name}, {', '.join(TREATMENTS)}")
+
+
 def select(
     images: ImageSet, kind: str, count: int, *, victim: nn.Module, references: Sequence[nn.Module] = (), rng: torch.Generator
 ) -> Probes:
@@ -49,6 +71,7 @@ def select(
         candidates that no model under study was trained on.
     kind
         ``wrong``: the victim errs; ``explainable``: and some reference is right; ``source``: and every reference is right; ``normal``: any;
+        ``mixed``: any, of candidates made by `mixture`;
         ``cutmix``: one square patch of side .2 W pasted from another image; ``noise``: uniform noise (the null control of probe choice).
     """
     if kind not in KINDS:

@@ -19,7 +19,7 @@ from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Verdict
 from modelward.ownership.calibration import Calibration
 from modelward.ownership.correlation import KERNELS, VIEWS, correlation, distance, shared_deviation, view_of
-from modelward.ownership.probes import KINDS, copies, select
+from modelward.ownership.probes import KINDS, copies, mixture, select
 
 FINGERPRINT = Taxonomy(
     Scenario.BLACK_BOX_PROBS,
@@ -47,7 +47,8 @@ class SAC(OwnershipMethod):
     Parameters
     ----------
     probes_from
-        ``wrong`` (SAC-w), ``explainable``, ``source``, ``normal``, ``cutmix`` (SAC-m), or ``noise`` as a control; ``None`` takes the variant's own.
+        ``wrong`` (SAC-w), ``explainable``, ``source``, ``normal``, ``cutmix`` (SAC-m), ``mixed`` (images as they are, compressed, with noise,
+        blurred, patched, halved), or ``noise`` as a control; ``None`` takes the variant's own.
     count
         number of probes, at most.
     corruption, severities
@@ -71,7 +72,7 @@ class SAC(OwnershipMethod):
         limits=("a source that hardly errs leaks little to thieves who train on its labels",),
         cost="verification: one forward pass of 100 probes; calibration trains the null models",
     )
-    paper_probes: ClassVar[str] = "wrong"
+    own_probes: ClassVar[dict[str, str]] = {"paper": "wrong", "hardened": "normal"}
     own_severities: ClassVar[dict[str, tuple[int, ...]]] = {"paper": (0,), "hardened": (0,)}
 
     probes_from: str | None = None
@@ -110,7 +111,7 @@ class SAC(OwnershipMethod):
     @property
     def kind(self) -> str:
         """The kind of probes."""
-        return self.probes_from or (self.paper_probes if self.variant == "paper" else "normal")
+        return self.probes_from or self.own_probes[self.variant]
 
     @property
     def levels(self) -> Sequence[int]:
@@ -134,7 +135,7 @@ class SAC(OwnershipMethod):
         del secret
         split = self.siblings(len(nulls))
         siblings, nulls = nulls[:split], nulls[split:]
-        candidates = copies(data, self.corruption, self.levels, rng=rng)
+        candidates = mixture(data, rng=rng) if self.kind == "mixed" else copies(data, self.corruption, self.levels, rng=rng)
         chosen = select(candidates, self.kind, self.count, victim=model, references=siblings, rng=rng)
         answers = torch.stack([predict(net, chosen.pixels) for net in (model, *siblings)])
         null_answers, theft_answers = ([predict(net, chosen.pixels) for net in group] for group in (nulls, thieves))

@@ -14,8 +14,9 @@ class SACJC(SAC):
     """Sample correlation on JPEG-compressed images.
 
     ``variant="paper"``: ordinary images compressed at severity 1 (quality 25), raw logits, threshold midway between the means of
-    validation thieves and null models. ``variant="hardened"`` (default): ordinary images compressed at severities 1 and 4 (quality 25 and
-    10), answers matched in temperature and centred, the deviation from siblings of the source, threshold from the ranks of the null models.
+    validation thieves and null models. ``variant="hardened"`` (default): the compressed images together with the same images as they are,
+    with noise, blurred, patched and halved; answers matched in temperature and centred; the deviation from siblings of the source;
+    threshold from the ranks of the null models. ``docs/decisions/0002-sibling-statistic.md`` says why, with the rows.
 
     Examples
     --------
@@ -33,7 +34,7 @@ class SACJC(SAC):
         cost="verification: one forward pass of the probes; calibration trains the null models",
     )
 
-    paper_probes: ClassVar[str] = "normal"
+    own_probes: ClassVar[dict[str, str]] = {"paper": "normal", "hardened": "mixed"}
     own_severities: ClassVar[dict[str, tuple[int, ...]]] = {"paper": (1,), "hardened": (1, 4)}
 
-    count: int = 2000
+    count: int = 4000

@@ -61,21 +61,21 @@ NAMED: dict[str, Configuration] = {
     "hardened, view temp": ("sac-jc", {"view": "temp"}, "weights"),
     "hardened, view softmax": ("sac-jc", {"view": "softmax"}, "weights"),
     "hardened, view logits": ("sac-jc", {"view": "logits"}, "weights"),
-    "hardened, without siblings": ("sac-jc", {"references": 0}, "weights"),
+    "hardened, without siblings": ("sac-jc", {"references": 0, "count": 1000}, "weights"),
     "temp on wrong images, without siblings": (
         "sac-jc",
         {"view": "temp", "references": 0, "probes_from": "wrong", "severities": [0]},
         "weights",
     ),
-    "hardened, wrong images only": ("sac-jc", {"probes_from": "wrong"}, "weights"),
-    "hardened, uncompressed": ("sac-jc", {"severities": [0]}, "weights"),
-    "hardened, severity 1 only": ("sac-jc", {"severities": [1]}, "weights"),
-    "hardened, all severities": ("sac-jc", {"severities": [1, 2, 3, 4, 5], "count": 5000}, "weights"),
-    "hardened, all severities, labels only": ("sac-jc", {"severities": [1, 2, 3, 4, 5], "count": 5000}, "label"),
-    "hardened, blur instead of JPEG": ("sac-jc", {"corruption": "gaussian_blur"}, "weights"),
-    "hardened, noise instead of JPEG": ("sac-jc", {"corruption": "gaussian_noise"}, "weights"),
-    "hardened, contrast instead of JPEG": ("sac-jc", {"corruption": "contrast"}, "weights"),
-    "control: noise images as probes": ("sac-jc", {"probes_from": "noise"}, "weights"),
+    "hardened, wrong images only": ("sac-jc", {"probes_from": "wrong", "count": 2000}, "weights"),
+    "hardened, JPEG only (severities 1 and 4)": ("sac-jc", {"probes_from": "normal", "count": 2000}, "weights"),
+    "hardened, JPEG only, labels only": ("sac-jc", {"probes_from": "normal", "count": 2000}, "label"),
+    "hardened, uncompressed": ("sac-jc", {"probes_from": "normal", "severities": [0]}, "weights"),
+    "hardened, JPEG severity 1 only": ("sac-jc", {"probes_from": "normal", "severities": [1]}, "weights"),
+    "hardened, blur only": ("sac-jc", {"probes_from": "normal", "count": 2000, "corruption": "gaussian_blur"}, "weights"),
+    "hardened, noise only": ("sac-jc", {"probes_from": "normal", "count": 2000, "corruption": "gaussian_noise"}, "weights"),
+    "hardened, contrast only": ("sac-jc", {"probes_from": "normal", "count": 2000, "corruption": "contrast"}, "weights"),
+    "control: noise images as probes": ("sac-jc", {"probes_from": "noise", "count": 1000}, "weights"),
 }
 
 
@@ -96,6 +96,8 @@ def sac_jc(*, profile: str, seed: int, store: Store, jobs: int | None, command: 
         message = f"profile is {', '.join(SCALES)}, not {profile!r}"
         raise UsageError(message)
     engine = Engine(store, jobs=jobs)
+    # the statistic was chosen on farms of the plain seeds 0 and 1; what is reported comes from others
+    seed = derive_seed("sac-jc, reported", seed)
     farm = _farm(SCALES[profile], profile, seed, store, engine)
     configurations = tuple(NAMED.values()) if profile != "smoke" else tuple(NAMED.values())[:3]
     cells = _assessments(farm, configurations)

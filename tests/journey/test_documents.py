@@ -1,0 +1,87 @@
+"""What the documents promise is executed: the README's Python, and the method that CONTRIBUTING adds in two files."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python_blocks(text):
+    """Return the Python code blocks of a Markdown text."""
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_readme_runs_as_one_script(home, tmp_path):
+    script = tmp_path / "five_lines.py"
+    script.write_text("\n".join(python_blocks((ROOT / "README.md").read_text())))
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env=os.environ | {"MODELWARD_HOME": str(home)}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    thief, stranger = done.stdout.splitlines()
+    assert thief.startswith("stolen: ")
+    assert stranger.startswith("not stolen: ")
+    for line in (thief, stranger):
+        assert re.search(r"threshold \d\.\d+, p = 0?\.\d+ over 20 independent models, false claims \d/8, below", line)
+
+
+def test_every_command_of_the_readme_exists():
+    text = (ROOT / "README.md").read_text()
+    named = {
+        tuple(match.split())
+        for match in re.findall(
+            r"modelward ((?:audit|protect|verify|probes|methods|data list|models list|reproduce|convert|key show|doctor|store list))", text
+        )
+    }
+    for words in sorted(named):
+        done = subprocess.run([sys.executable, "-m", "modelward", *words, "--help"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (words, done.stderr)
+    assert len(named) == 12
+
+
+def test_links_in_the_documents_lead_somewhere():
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
+            assert target.startswith("https://") or (document.parent / target).exists(), (document.name, target)
+
+
+def test_a_method_is_added_in_two_files(tmp_path):
+    file_one, file_two = python_blocks((ROOT / "CONTRIBUTING.md").read_text())
+    shutil.copytree(ROOT / "src" / "modelward", tmp_path / "src" / "modelward", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "src/modelward/attacks/evasion/rfgsm.py").write_text(file_one)
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "conftest.py")
+    battery = (ROOT / "tests/conformance/test_evasion.py").read_text()
+    (tmp_path / "test_evasion.py").write_text(battery.replace("ROWS = (\n", f"ROWS = (\n    {file_two.strip()}\n", 1))
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--import-mode=importlib",
+        "-c",
+        "/dev/null",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path / "test_evasion.py"),
+        "-k",
+        "rfgsm or row",
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "src")}, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= 10
+    shown = subprocess.run(
+        [sys.executable, "-m", "modelward", "methods", "rfgsm"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "src")},
+        check=False,
+    )
+    assert "1705.07204" in shown.stdout
