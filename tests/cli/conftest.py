@@ -137,7 +137,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
             "Question": Question, "Estimate": Estimate,
             **{name: made.fake(name) for name in ("audit", "dry_run", "dry_run_enrol", "enrol", "judge", "write_probes")},
         },
-        "modelward.report": {"write": made.fake("write")},
+        "modelward.report": {"ready": lambda folder: folder, "write": made.fake("write")},
         "modelward.keys": {"read_key": made.fake("read_key"), "write_key": made.fake("write_key")},
         "modelward.reproduce": {"RECIPES": {"sac-jc": None, "sac": None}, "reproduce": made.fake("reproduce")},
         "modelward.io.age": {"read_secret": made.fake("read_secret")},

@@ -23,7 +23,7 @@ def test_audit_asks_what_it_was_told(shell: Callable[..., Any], world: Any, tmp_
         "audit", "--model", "m.safetensors", "--arch", "cnn", "--data", "d", "--trained-on", "train", "--size", "32,28", "--jobs", "2",
         "--profile", "smoke", "--seed", "7", "--threads", "2", "--out", tmp_path, "--quiet",
     )  # fmt: skip
-    assert found.code == 0
+    assert found.code == 1  # the report fails the model
     (question, _), options = world.called("audit")
     assert vars(question) == {
         "model": Path("m.safetensors"), "arch": "cnn", "data": "d", "profile": "smoke", "seed": 7, "trained_on": "train",

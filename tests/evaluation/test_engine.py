@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_work import cell, layered
 
@@ -50,6 +50,7 @@ def graphs(draw):
     return draw(st.permutations(made))
 
 
+@settings(deadline=None)
 @given(graphs())
 def test_closure_names_each_cell_once_and_after_its_needs(cells):
     ordered = closure(cells)

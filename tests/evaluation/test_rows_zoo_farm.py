@@ -1,4 +1,4 @@
-"""Rows, the null zoo, the suspect farm, and the parcels in which images and models travel."""
+"""Rows, the null zoo and the suspect farm."""
 
 import collections
 import json
@@ -6,29 +6,45 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelward.core.canonical import canonical_json
 from modelward.core.catalogue import catalogue, find
-from modelward.core.errors import ModelwardError, UnsafeFileError, UsageError
+from modelward.core.errors import ModelwardError, UsageError
 from modelward.core.families import TheftMethod
 from modelward.core.images import ImageSet
 from modelward.core.rng import generator
 from modelward.data.study import Study
-from modelward.evaluation import budget, farm, zoo
+from modelward.evaluation import farm, zoo
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Run
-from modelward.evaluation.parcels import get_images, get_model, put_images, put_model
 from modelward.evaluation.rows import Row, from_interval, rate
 from modelward.evaluation.store import Store
-from modelward.models.nets import ARCHITECTURES, build
 from modelward.statistics import Interval, mean_interval, wilson
 
 ARCHS = ["mlp", "lenet5", "cnn", "resnet8", "resnet8:width=8", "resnet14", "resnet20"]
-COLUMNS = (
-    "metric value n ci_low ci_high unit method variant profile attack budget model data seed threads precision seconds flags command".split()
-)
+COLUMNS = [
+    "metric",
+    "value",
+    "n",
+    "ci_low",
+    "ci_high",
+    "unit",
+    "method",
+    "variant",
+    "profile",
+    "attack",
+    "budget",
+    "model",
+    "data",
+    "seed",
+    "threads",
+    "precision",
+    "seconds",
+    "flags",
+    "command",
+]
 
 
 def images(count, seed, *, channels=1, side=12):
@@ -39,7 +55,9 @@ def images(count, seed, *, channels=1, side=12):
 
 @pytest.fixture(scope="module")
 def small_study():
-    return Study(**{part: images(size, seed) for seed, (part, size) in enumerate([("owner", 40), ("attacker", 30), ("probes", 9), ("test", 12)])})
+    return Study(
+        **{part: images(size, seed) for seed, (part, size) in enumerate([("owner", 40), ("attacker", 30), ("probes", 9), ("test", 12)])}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +70,7 @@ def kept(small_study, tmp_path_factory):
 # rows
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_a_rate_has_the_wilson_interval(counts):
     successes, n = counts
@@ -74,10 +93,11 @@ def test_a_row_has_the_columns_of_the_result_files():
 
 def test_what_was_not_measured_is_null_and_never_zero():
     nothing = rate("accuracy", 0, 0).as_json()
-    assert (nothing["value"], nothing["ci_low"], nothing["n"]) == (None, nothing["ci_low"], 0)
+    assert (nothing["value"], nothing["n"]) == (None, 0)
     assert Row(metric="distance", value=2.0, n=1).as_json()["ci_high"] is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-100, 100), min_size=3, max_size=20))
 def test_a_figure_keeps_the_interval_it_comes_with(values):
     interval = mean_interval(values)
@@ -89,6 +109,7 @@ def test_a_figure_keeps_the_interval_it_comes_with(values):
 # the null zoo
 
 
+@settings(deadline=None)
 @given(st.sampled_from(ARCHS), st.integers(0, 120))
 def test_every_prefix_of_the_zoo_holds_its_share_of_each_kind(arch, count):
     made = zoo.specs(arch, count)
@@ -106,6 +127,7 @@ def test_every_prefix_of_the_zoo_holds_its_share_of_each_kind(arch, count):
         assert kinds == {kind: share * count // total for kind, share in shares.items()}
 
 
+@settings(deadline=None)
 @given(st.sampled_from(ARCHS), st.integers(1, 4))
 def test_a_whole_zoo_is_dealt_exactly(arch, times):
     made = zoo.specs(arch, 30 * times)
@@ -116,6 +138,7 @@ def test_a_whole_zoo_is_dealt_exactly(arch, times):
     assert sum(spec.part == "owner" for spec in made) == (3 + 5 + 2 + 1) * times
 
 
+@settings(deadline=None)
 @given(st.sampled_from(ARCHS), st.integers(1, 60))
 def test_no_null_is_there_twice_and_other_architectures_are_others(arch, count):
     made = zoo.specs(arch, count)
@@ -173,7 +196,9 @@ def test_a_zoo_is_trained_once_and_then_read(small_study, tmp_path, monkeypatch)
     rows = [f.rows[0] for f in store.find_many(entry["key"] for entry in store.listing()).values()]
     assert {row["metric"] for row in rows} == {"accuracy"}
     assert {row["n"] for row in rows} == {len(small_study.test)}
-    assert all(row["value"] == row["extra"]["accuracy"] or math.isclose(row["value"], row["extra"]["accuracy"], rel_tol=1e-6) for row in rows)
+    assert all(
+        row["value"] == row["extra"]["accuracy"] or math.isclose(row["value"], row["extra"]["accuracy"], rel_tol=1e-6) for row in rows
+    )
     second = zoo.null_zoo("mlp:width=8", small_study, profile="smoke", store=store, jobs=1)
     assert store.count() == 8
     x = small_study.test.batch(slice(None))
@@ -198,12 +223,13 @@ def test_models_of_a_run_leave_out_what_failed(tmp_path):
 # the suspect farm
 
 
+@settings(deadline=None)
 @given(st.sampled_from(ARCHS), st.integers(0, 6), st.lists(st.sampled_from(["mlp", "resnet8", "cnn"]), max_size=3, unique=True))
 def test_the_farm_holds_every_theft_and_none_twice(arch, copies, others):
     made = farm.thefts(arch, copies, others)
     groups = collections.Counter(spec.group for spec in made)
     trained = {"FTAL", "FTLL", "RTAL", "extract-L", "extract-P"}
-    assert groups == collections.Counter({**({name: copies for name in trained} if copies else {}), "prune": 5, "quantise": 2})
+    assert groups == collections.Counter({**(dict.fromkeys(trained, copies) if copies else {}), "prune": 5, "quantise": 2})
     assert len({canonical_json(spec) for spec in made}) == len(made)
     for spec in made:
         assert (spec.arch is None) != spec.group.startswith("extract")
@@ -238,74 +264,3 @@ def test_theft_cells(small_study, kept):
     assert {c.key for c in other}.isdisjoint(c.key for c in cells)
     reseeded = [farm.theft_cell(spec, victim, "cnn", kept[1], small_study, seed=1) for spec in specs]
     assert {c.seed for c in reseeded}.isdisjoint(c.seed for c in cells)
-
-
-# budget
-
-
-@given(st.sampled_from(sorted(ARCHITECTURES)), st.integers(0, 5000), st.floats(0.1, 20), st.integers(8, 64))
-def test_the_estimate_grows_with_images_epochs_width_and_size(arch, count, epochs, side):
-    shape = (1, side, side)
-    base = budget.train_seconds(arch, count, epochs, shape)
-    default = ARCHITECTURES[arch].width
-    assert base >= budget.START_SECONDS
-    assert budget.train_seconds(arch, count + 1, epochs, shape) > base
-    assert budget.train_seconds(arch, count + 1, epochs * 2, shape) > budget.train_seconds(arch, count + 1, epochs, shape)
-    assert budget.train_seconds(f"{arch}:width={default}", count, epochs, shape) == pytest.approx(base)
-    work = base - budget.START_SECONDS
-    assert budget.train_seconds(f"{arch}:width={4 * default}", count, epochs, shape) - budget.START_SECONDS == pytest.approx(8 * work)
-    assert budget.predict_seconds(arch, count, epochs, shape) == pytest.approx(1.5 * base)
-
-
-def test_every_architecture_has_an_estimate():
-    assert budget.TRAIN_MS.keys() == ARCHITECTURES.keys()
-
-
-# parcels
-
-
-@pytest.mark.parametrize(("count", "channels"), [(7, 1), (5, 3), (0, 1)])
-def test_images_come_back_as_they_went_in(tmp_path, count, channels):
-    store, original = Store(tmp_path), images(count, 5, channels=channels)
-    digest = put_images(store, original)
-    read = get_images(str(tmp_path), digest)
-    assert (read.digest, read.classes, read.name, read.shape) == (original.digest, original.classes, original.name, original.shape)
-    assert torch.equal(read.pixels, original.pixels)
-    assert torch.equal(read.labels, original.labels)
-    assert digest == put_images(store, read)
-    assert digest != put_images(store, ImageSet(original.pixels, original.labels, ("x", "y", "z"), original.name))
-    assert get_images(str(tmp_path), digest) is read
-
-
-def test_a_strided_view_is_kept_by_content(tmp_path):
-    store, whole = Store(tmp_path), images(8, 6)
-    assert put_images(store, whole.take(slice(0, 8, 2))) == put_images(store, whole.take([0, 2, 4, 6]))
-
-
-@pytest.mark.parametrize("arch", ["mlp:width=9", "lenet5", "cnn:width=4", "resnet8:width=4", "resnet14:width=4", "resnet20:width=4"])
-@pytest.mark.parametrize(("channels", "size"), [(1, (28, 28)), (3, (16, 20))])
-def test_models_come_back_as_they_went_in(tmp_path, arch, channels, size):
-    store = Store(tmp_path)
-    model = build(arch, classes=7, channels=channels, size=size, rng=generator(1), mean=[0.4] * channels, std=[0.3] * channels).train()
-    with torch.no_grad():
-        model(torch.rand(4, channels, *size, generator=generator(2)))  # batch statistics move
-    digest = put_model(store, model)
-    assert model.training
-    read = get_model(str(tmp_path), digest)
-    assert not read.training
-    assert (read.classes, read.channels, read.size) == (7, channels, size)
-    assert all(torch.equal(value, read.state_dict()[name]) for name, value in model.state_dict().items())
-    x = torch.rand(3, channels, *size, generator=generator(3))
-    with torch.no_grad():
-        assert torch.equal(read(x), model.eval()(x))
-    assert put_model(store, model) == digest == put_model(store, read)
-
-
-def test_a_damaged_model_is_refused(tmp_path):
-    store = Store(tmp_path)
-    digest = put_model(store, build("mlp:width=3", classes=2, size=(4, 4), rng=generator(0)))
-    data = bytearray(store.path(digest).read_bytes())
-    data[-1] ^= 1
-    store.path(digest).write_bytes(data)
-    with pytest.raises(UnsafeFileError, match="run the same command again"):
-        get_model(str(tmp_path), digest)

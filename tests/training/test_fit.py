@@ -57,7 +57,7 @@ def test_one_step_is_plain_gradient_descent(train: ImageSet) -> None:
     loss = F.cross_entropy(by_hand(train.batch(slice(None))), train.labels)
     loss.backward()
     (epoch,) = fit(model, train.pixels, train.labels, recipe, rng=generator(0))
-    assert epoch.loss == pytest.approx(float(loss), rel=1e-5)
+    assert epoch.loss == pytest.approx(loss.item(), rel=1e-5)
     for (name, got), (_, start) in zip(model.named_parameters(), by_hand.named_parameters(), strict=True):
         want = start - 0.1 * (start.grad + 0.01 * start)
         assert torch.allclose(got, want, atol=1e-6), name
@@ -85,7 +85,7 @@ def test_soft_targets_are_approached(train: ImageSet) -> None:
 def test_temperature_divides_the_logits(train: ImageSet) -> None:
     recipe = Recipe(epochs=1, batch=96, precision="fp32", temperature=4.0)
     model = net("mlp:width=8")
-    want = float(F.cross_entropy(model(train.batch(slice(None))) / 4.0, train.labels))
+    want = F.cross_entropy(model(train.batch(slice(None))) / 4.0, train.labels).item()
     (epoch,) = fit(model, train.pixels, train.labels, recipe, rng=generator(0))
     assert epoch.loss == pytest.approx(want, rel=1e-5)
 
@@ -220,11 +220,12 @@ def test_the_adversary_sees_every_batch(train: ImageSet) -> None:
         seen.append((float(x.min()), float(x.max())))
         return torch.full_like(x, 0.5) + 0 * torch.rand(1, generator=rng)
 
-    model = net()
+    model, batches = net(), []
+    model.register_forward_pre_hook(lambda module, x: batches.append(x[0]) if module.training else None)
     fit(model, train.pixels, train.labels, dataclasses.replace(PLAIN, epochs=1), rng=generator(0), adversary=grey)
     assert len(seen) == 3
     assert all(0 <= low < high <= 1 for low, high in seen)
-    assert float(model.body[1].running_mean.std()) > 0
+    assert bool((torch.cat(batches) == 0.5).all())
 
 
 def test_no_epochs_change_nothing(train: ImageSet) -> None:
@@ -236,13 +237,15 @@ def test_no_epochs_change_nothing(train: ImageSet) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"optimizer": "lion"}, {"schedule": "step"}, {"precision": "fp8"}, {"epochs": -1}, {"batch": 0}, {"lr": 0.0}, {"lr": math.nan}]
-    + [{"ema": 1.0}, {"label_smoothing": 1.0}, {"temperature": 0.0}, {"patience": -1}, {"crop": -1}, {"mixup": -0.1}, {"cutmix": -1.0}]
-    + [{"warmup": 1.5}, {"momentum": 1.0}, {"weight_decay": -1.0}],
+    [
+        *({"optimizer": "lion"}, {"schedule": "step"}, {"precision": "fp8"}, {"epochs": -1}, {"batch": 0}, {"lr": 0.0}, {"lr": math.nan}),
+        *({"ema": 1.0}, {"label_smoothing": 1.0}, {"temperature": 0.0}, {"patience": -1}, {"crop": -1}, {"mixup": -0.1}, {"cutmix": -1.0}),
+        *({"warmup": 1.5}, {"momentum": 1.0}, {"weight_decay": -1.0}),
+    ],
     ids=str,
 )
 def test_recipes_are_checked(wrong: dict[str, object]) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=rf"^{next(iter(wrong))} "):
         Recipe(**wrong)
 
 
@@ -250,7 +253,7 @@ def test_recipes_are_checked(wrong: dict[str, object]) -> None:
 def test_schedules(lr: float, steps: int, warmup: float, schedule: str) -> None:
     recipe = Recipe(lr=lr, warmup=warmup, schedule=schedule)
     rates = [recipe.rate(step, steps) for step in range(steps)]
-    assert all(0 <= rate <= lr for rate in rates)
+    assert all(0 <= rate <= lr * (1 + 1e-15) for rate in rates)  # lr * n / n may round up
     assert max(rates) == pytest.approx(lr)
     if schedule == "constant":
         assert rates == [lr] * steps

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from modelward.attacks.evasion.flags import FLAGS, black_box_wins
-from modelward.audit.plan import ATTACKS, EPS, Plan
+from modelward.audit.plan import ATTACKS, EPS, WORDS, Plan
 from modelward.audit.question import Ground
 from modelward.audit.section import percent, rows_of, section
 from modelward.evaluation.engine import Run
@@ -187,7 +187,7 @@ def cost_section(plan: Plan, run: Run, seconds: float) -> dict[str, Any]:
     for cell in plan.cells():
         finished = run.of(cell)
         if finished:
-            kinds[cell.work.rpartition(".")[2].replace("work_", "").replace(":", ", ")].append(finished.seconds)
+            kinds[WORDS.get(cell.work.rpartition(".")[2], cell.work)].append(finished.seconds)
     rows: list[dict[str, Any]] = [
         {"metric": "seconds", "value": sum(times), "n": len(times), "ci_low": None, "ci_high": None, "unit": "s", "method": kind, "variant": "", "profile": "",
          "attack": "", "budget": f"{len(times)} cells", "model": "", "data": "", "seed": 0, "threads": 1, "precision": "fp32", "seconds": sum(times),

@@ -15,6 +15,11 @@ from modelward.evaluation.work_corruption import LEVELS
 from modelward.evaluation.zoo import OTHERS, NullSpec, null_cells, null_recipe, train_cell
 from modelward.models.nets import describe
 
+WORDS = {
+    "work_clean:intake": "intake checks", "work_clean:clean": "clean accuracy", "work_evasion:signs": "signs of masked gradients",
+    "work_evasion:curve": "accuracy over eps", "work_corruption:curve": "accuracy under everyday changes", "work_theft:steal": "thefts",
+    "work_training:train": "models trained independently", "work_fingerprint:assess": "fingerprints",
+}  # fmt: skip
 ATTACKED = {"smoke": 64, "quick": 512, "full": 2048}
 COPIES = {"smoke": 1, "quick": 3, "full": 6}
 EPS = {"linf": tuple(k / 255 for k in (1, 2, 4, 8, 16, 32, 128)), "l2": (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 16.0)}

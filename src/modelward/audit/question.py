@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from modelward.models import LoadedModel, load_model
 from modelward.models.embedded import embedded_model
 
 PROFILES = ("smoke", "quick", "full")
+SMOKE_IMAGES = 600
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,9 @@ def prepare(question: Question, store: Store) -> Ground:
     owner = loaded.facts.get("owner_digest")
     if owner and owner != made.owner.digest:
         notes.append("The model file names other training images than this data set's owner part: thieves may share images with the owner.")
+    if question.profile == "smoke":
+        parts = {name: getattr(made, name) for name in ("owner", "attacker", "probes", "test")}
+        made = dataclasses.replace(made, **{name: part.take(slice(0, SMOKE_IMAGES)) for name, part in parts.items()})
     return Ground(question, loaded, splits, made, put_model(store, loaded.model), put_parts(store, made), tuple(notes))
 
 

@@ -15,7 +15,7 @@ import torch
 from modelward._version import __version__
 from modelward.audit.fingerprint_section import fingerprint_section
 from modelward.audit.model_sections import clean_section, corruption_section, cost_section, evasion_section, intake_section
-from modelward.audit.plan import Plan, make_plan
+from modelward.audit.plan import WORDS, Plan, make_plan
 from modelward.audit.question import Ground, Question, prepare, subject
 from modelward.audit.theft_section import theft_section
 from modelward.core.errors import ModelwardError
@@ -44,7 +44,7 @@ def estimate(cells: list[Cell], store: Store, jobs: int | None = None) -> Estima
     done = store.find_many(cell.key for cell in ordered)
     kinds: dict[str, list[float]] = collections.defaultdict(list)
     for cell in ordered:
-        kinds[cell.work.rpartition(".")[2]].append(0.0 if cell.key in done else cell.seconds)
+        kinds[WORDS.get(cell.work.rpartition(".")[2], cell.work)].append(0.0 if cell.key in done else cell.seconds)
     seconds = sum(sum(times) for times in kinds.values()) / workers
     lines = [(kind, len(times), sum(times)) for kind, times in kinds.items()]
     return Estimate(len(ordered), len(done), seconds, (workers + 1) * WORKER_BYTES, lines)

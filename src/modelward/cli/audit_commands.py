@@ -55,7 +55,8 @@ def audit(
 ) -> int:
     """Audit a model: robustness, theft, and how well its thieves are recognised.
 
-    Writes report.html and report.json into --out. After an interruption the same command goes on where it stopped.
+    Writes report.html and report.json into --out. After an interruption the same command goes on where it stopped. The exit code is 1 when a
+    check failed.
     """
     with working(options):
         from modelward.audit import audit as run
@@ -65,11 +66,12 @@ def audit(
         question, store = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size), Store()
         estimate = plan(question, store, jobs=jobs)
         if not dry_run:
-            from modelward.report import write
+            from modelward.report import ready, write
 
+            folder = ready(options.out or Path("modelward-report"))
             note(f"{plan_words(estimate)}; finished cells are kept in {store.folder}", quiet=options.quiet)
             document = run(question, store, jobs=jobs, command=command_line())
-            html, json = write(document, options.out or Path("modelward-report"))
+            html, json = write(document, folder)
     if dry_run:
         show_plan(estimate, as_json=options.as_json)
     elif options.as_json:
@@ -77,7 +79,7 @@ def audit(
     else:
         _show_audit(document)
         say(f"report: {html}", wrap=False)
-    return 0
+    return 1 if not dry_run and document["verdict"]["status"] == "failed" else 0
 
 
 def plan_words(estimate: Estimate) -> str:

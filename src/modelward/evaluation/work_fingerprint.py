@@ -16,6 +16,7 @@ from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Verdict
 from modelward.evaluation.cell import Job, Outcome
 from modelward.evaluation.parcels import get_images, get_model
+from modelward.evaluation.remembering import Remembering
 from modelward.evaluation.rows import Row, from_interval, rate
 from modelward.evaluation.store import Store
 from modelward.evaluation.work_training import lineage_of
@@ -37,7 +38,7 @@ def assess(job: Job) -> Outcome:
         message = f"{settings['method']} proves no ownership"
         raise UsageError(message)
     nulls, validation, thieves, strangers = (_group(job, prefix) for prefix in ("null", "validation", "thief", "stranger"))
-    load = {digest: get_model(job.store, digest) for digest in {**nulls, **validation, **thieves, **strangers}.values()}
+    load = {digest: _remembering(job, digest) for digest in {**nulls, **validation, **thieves, **strangers}.values()}
     victim = get_model(job.store, job.inputs["victim"])
     _, key = method.protect(
         victim, get_images(job.store, job.inputs["probes"]), nulls=[load[d] for d in nulls.values()],
@@ -51,6 +52,11 @@ def assess(job: Job) -> Outcome:
     verdicts = [(side, digest, method.verify(Suspect.of_model(load[digest], access=access), key)) for side, digest in suspects]
     facts = {digest: lineage_of(Store(job.store).get(digest)[1]) for _, digest in suspects}
     return Outcome([row.as_json() for row in _rows(settings, verdicts, facts, job)])
+
+
+def _remembering(job: Job, digest: str) -> Remembering:
+    """Return a model of the farm that answers each batch once."""
+    return Remembering(get_model(job.store, digest), digest)
 
 
 def _group(job: Job, prefix: str) -> dict[str, str]:
@@ -123,7 +129,7 @@ def accuser(job: Job) -> Outcome:
     method = find(job.settings["method"]).configured(dict(job.settings["fields"]))
     assert isinstance(method, OwnershipMethod)  # noqa: S101  # assess checks the same settings first
     victim = get_model(job.store, job.inputs["victim"])
-    nulls = [get_model(job.store, digest) for digest in _group(job, "null").values()]
+    nulls = [_remembering(job, digest) for digest in _group(job, "null").values()]
     won, rows = 0, _group(job, "accuser")
     details = []
     for digest in rows.values():

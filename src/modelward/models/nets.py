@@ -193,12 +193,7 @@ def build(
 def infer(arch: str, state: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Net:
     """Return a network of the size of weights ``state``, to be filled with them: classes, channels, width and side are read from the tensors.
 
-    Nothing is drawn at random, and no more memory is taken than the weights themselves take.
-
-    Raises
-    ------
-    InputError
-        when the weights are of another architecture.
+    Nothing is drawn at random, no more memory is taken than by ``state``; raises `InputError` for weights of another architecture.
     """
     name, _ = describe(arch)
     plan = ARCHITECTURES[name]
@@ -208,7 +203,7 @@ def infer(arch: str, state: Mapping[str, Tensor], size: tuple[int, int] | None =
     channels = int(mean.numel()) if mean is not None else (1 if name == "mlp" else first[1])
     if not (width <= 1024 and 1 <= channels <= 1024 and (std is None or std.numel() == channels)):
         message = (
-            f"these weights are not a {name}: width {width} and {channels} input channels do not fit their normalisation, or pass 1024"
+            f"these weights are not a {name}: width {width}, {channels} input channels (1024 at most) and the normalisation must agree"
         )
         raise InputError(message)
     if size is None:
@@ -217,9 +212,10 @@ def infer(arch: str, state: Mapping[str, Tensor], size: tuple[int, int] | None =
     with torch.device("meta"):
         body = plan.make(channels, size, classes, width=width)
     _require_held(arch, body, state)
-    flat_mean = mean.flatten().tolist() if mean is not None else [0.0] * channels
-    flat_std = std.flatten().tolist() if std is not None else [1.0] * channels
-    return Net(body.to_empty(device="cpu"), arch, classes=classes, size=size, mean=flat_mean, std=flat_std).eval()
+    mean = torch.zeros(channels) if mean is None else mean
+    std = torch.ones(channels) if std is None else std
+    normal = {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()}
+    return Net(body.to_empty(device="cpu"), arch, classes=classes, size=size, **normal).eval()
 
 
 def _shape(name: str, state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
@@ -237,7 +233,7 @@ def _misfit(arch: str, state: Mapping[str, Tensor], key: str) -> InputError:
 
 
 def _require_held(arch: str, body: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Refuse weights too few to fill ``body``, before it takes memory: a small file could ask for terabytes."""
+    """Refuse weights too few to fill ``body`` before it takes memory: a small file could ask for terabytes."""
     wanted = {f"body.{key}": tensor for key, tensor in body.state_dict().items()}
     if sum(map(Tensor.numel, wanted.values())) > sum(map(Tensor.numel, state.values())):
         raise _misfit(arch, state, next(key for key in wanted if key not in state or state[key].shape != wanted[key].shape))

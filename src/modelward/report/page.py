@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,19 @@ def row_groups(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mappin
     return list(found.items())
 
 
+def ready(folder: Path) -> Path:
+    """Make ``folder`` and return it; raises `StoreError` when no report could be written there, before any work is done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{folder} cannot be made: {error.strerror}; choose another folder with --out"
+        raise StoreError(message) from error
+    if not os.access(folder, os.W_OK):
+        message = f"{folder} cannot be written; choose another folder with --out"
+        raise StoreError(message)
+    return folder
+
+
 def write(document: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
     """Write ``report.html`` and ``report.json`` into ``folder`` and return their paths.
 
@@ -76,11 +90,7 @@ def write(document: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
         when the folder cannot be written.
     """
     page, data = render(document).encode(), canonical_json(document)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"{folder} cannot be made: {error.strerror}; choose another folder with --out"
-        raise StoreError(message) from error
+    ready(folder)
     html, json = folder / "report.html", folder / "report.json"
     write_bytes(json, data)
     write_bytes(html, page)

@@ -69,9 +69,17 @@ class Recipe:
             if getattr(self, name) not in allowed:
                 message = f"{name} is {' or '.join(allowed)}, not {getattr(self, name)!r}"
                 raise UsageError(message)
-        if self.epochs < 0 or self.batch < 1 or not self.lr > 0 or not 0 <= self.label_smoothing < 1 or not 0 <= self.ema < 1:
-            message = f"epochs >= 0, batch >= 1, lr > 0, 0 <= label_smoothing < 1, 0 <= ema < 1 are needed, got {self}"
-            raise UsageError(message)
+        rules = {
+            "epochs": (self.epochs >= 0, ">= 0"), "batch": (self.batch >= 1, ">= 1"), "lr": (self.lr > 0, "> 0"),
+            "momentum": (0 <= self.momentum < 1, "in [0, 1)"), "weight_decay": (self.weight_decay >= 0, ">= 0"),
+            "warmup": (0 <= self.warmup <= 1, "in [0, 1]"), "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
+            "mixup": (self.mixup >= 0, ">= 0"), "cutmix": (self.cutmix >= 0, ">= 0"), "crop": (self.crop >= 0, ">= 0"),
+            "ema": (0 <= self.ema < 1, "in [0, 1)"), "temperature": (self.temperature > 0, "> 0"), "patience": (self.patience >= 0, ">= 0"),
+        }  # fmt: skip
+        for name, (holds, words) in rules.items():
+            if not holds:
+                message = f"{name} must be {words}, got {getattr(self, name)}"
+                raise UsageError(message)
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of ``step`` of ``steps``.
