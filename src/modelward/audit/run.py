@@ -97,8 +97,8 @@ def document(ground: Ground, plan: Plan, run: Run, command: str, seconds: float)
 def _verdict(sections: list[dict[str, Any]], ground: Ground) -> dict[str, Any]:
     """Return the verdict: the lead of every section in one sentence each, the worst status."""
     by_status = collections.Counter(section["status"] for section in sections)
-    failed = [section["title"].lower() for section in sections if section["status"] == "failed"]
-    flagged = [section["title"].lower() for section in sections if section["status"] == "flagged"]
+    failed = [_short(section["title"]) for section in sections if section["status"] == "failed"]
+    flagged = [_short(section["title"]) for section in sections if section["status"] == "flagged"]
     if failed:
         headline = f"This model needs attention: {_and(failed)}."
     elif flagged:
@@ -108,6 +108,16 @@ def _verdict(sections: list[dict[str, Any]], ground: Ground) -> dict[str, Any]:
     smoke = ["This was a smoke run: too few images and models to be evidence."] if ground.question.profile == "smoke" else []
     status = "failed" if by_status["failed"] else "flagged" if by_status["flagged"] else "passed"
     return {"headline": headline, "status": status, "sentences": [*smoke, *(section["lead"] for section in sections), *ground.notes]}
+
+
+def _short(title: str) -> str:
+    """Return a section's title as it stands in a sentence.
+
+    >>> _short("Recognising thieves: SAC-JC")
+    'recognising thieves'
+    """
+    name = title.partition(":")[0]
+    return name[:1].lower() + name[1:]
 
 
 def _and(names: list[str]) -> str:

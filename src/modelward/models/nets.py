@@ -212,10 +212,9 @@ def infer(arch: str, state: Mapping[str, Tensor], size: tuple[int, int] | None =
     with torch.device("meta"):
         body = plan.make(channels, size, classes, width=width)
     _require_held(arch, body, state)
-    mean = torch.zeros(channels) if mean is None else mean
-    std = torch.ones(channels) if std is None else std
-    normal = {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()}
-    return Net(body.to_empty(device="cpu"), arch, classes=classes, size=size, **normal).eval()
+    flat_mean = mean.flatten().tolist() if mean is not None else [0.0] * channels
+    flat_std = std.flatten().tolist() if std is not None else [1.0] * channels
+    return Net(body.to_empty(device="cpu"), arch, classes=classes, size=size, mean=flat_mean, std=flat_std).eval()
 
 
 def _shape(name: str, state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:

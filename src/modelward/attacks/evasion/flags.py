@@ -52,6 +52,8 @@ def masking_flags(model: nn.Module, x: Tensor, y: Tensor, *, limit: float = 0.1)
         share of images without gradient that is too many.
     """
     found: dict[str, str] = {}
+    if not len(x):
+        return found
     before = state_digest(model)
     with frozen(model):
         with torch.no_grad(), _autograd_calls() as calls:
@@ -66,8 +68,7 @@ def masking_flags(model: nn.Module, x: Tensor, y: Tensor, *, limit: float = 0.1)
             )
         grad, logits = gradient(model, x, y)
         blind = (grad.flatten(1).abs().amax(1) == 0) & (logits.argmax(1) == y)
-    share = float(blind.float().mean())
-    if share > limit:
+    if int(blind.sum()) / len(x) > limit:
         found["zero-gradient"] = f"{int(blind.sum())} of {len(x)} images have no input gradient at all"
     return found
 
