@@ -106,9 +106,15 @@ def test_a_finished_run_is_not_run_again(train: ImageSet, test: ImageSet, tmp_pa
         assert not other.training
 
 
-def test_the_checkpoint_of_another_seed_is_ignored(train: ImageSet, test: ImageSet, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["seed", "recipe", "images", "labels"])
+def test_the_checkpoint_of_another_run_is_ignored(other: str, train: ImageSet, test: ImageSet, tmp_path: Path) -> None:
     path, alone, beside = tmp_path / "run.safetensors", net(), net()
-    train_once(net(), train, test, PLAIN, seed=1, checkpoint=path)
+    changed = {
+        "images": dataclasses.replace(train, pixels=255 - train.pixels),
+        "labels": dataclasses.replace(train, labels=1 - train.labels),
+    }
+    recipe = dataclasses.replace(PLAIN, lr=0.02) if other == "recipe" else PLAIN
+    train_once(net(), changed.get(other, train), test, recipe, seed=1 if other == "seed" else 2, checkpoint=path)
     log = train_once(alone, train, test, PLAIN, seed=2)
     assert train_once(beside, train, test, PLAIN, seed=2, checkpoint=path) == log
     assert state_digest(alone) == state_digest(beside)

@@ -1,7 +1,23 @@
 """The main job: audit a model, enrol it, judge a suspect."""
 
+import sys
+from types import ModuleType
+from typing import Any
+
 from modelward.audit.enrolment import dry_run_enrol, enrol, judge, write_probes
 from modelward.audit.question import Question
 from modelward.audit.run import Estimate, audit, dry_run
+from modelward.evaluation.store import Store
 
 __all__ = ["Estimate", "Question", "audit", "dry_run", "dry_run_enrol", "enrol", "judge", "write_probes"]
+
+
+class _Verb(ModuleType):
+    """A package that can be called like the verb whose name it bears: once imported, it is what ``modelward.audit`` means."""
+
+    def __call__(self, question: Question, store: Store, *, jobs: int | None = None, command: str = "") -> dict[str, Any]:
+        """Do as `audit`."""
+        return audit(question, store, jobs=jobs, command=command)
+
+
+sys.modules[__name__].__class__ = _Verb

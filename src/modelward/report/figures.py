@@ -54,7 +54,7 @@ def _strip(plot: Plot) -> str:
     groups = [g for g in plot["groups"] if g["values"]]
     if not groups:
         return ""
-    axes = _distances(plot, groups, (0.0, float(len(groups))), height=60 + 24 * len(groups), left=210)
+    axes = _distances(plot, groups, (0.0, float(len(groups))), height=60 + 24 * len(groups), left=236)
     for row, group in enumerate(reversed(groups)):
         style, shape = SIDES[group["side"]]
         axes.text(axes.left - 8, axes.py(row + 0.5) + 4, group["name"], "end")
@@ -76,7 +76,8 @@ def _distances(plot: Plot, groups: list[Plot], y: tuple[float, float], *, height
 def _threshold(axes: Axes, plot: Plot) -> None:
     if plot.get("threshold") is not None:
         axes.line([(plot["threshold"], axes.y[0]), (plot["threshold"], axes.y[1])], "limit")
-        axes.text(axes.px(plot["threshold"]) + 4, 12, "threshold", "small")
+        near_end = axes.px(plot["threshold"]) > axes.px(axes.x[1]) - 70
+        axes.text(axes.px(plot["threshold"]) + (-4 if near_end else 4), 12, "threshold", "small end" if near_end else "small")
 
 
 def _histogram(plot: Plot, bins: int = 24) -> str:

@@ -17,10 +17,18 @@ Log = list[tuple[int, float, float]]
 
 
 class Checkpoint:
-    """One file, replaced atomically after every epoch; a file of another run (another seed) is ignored."""
+    """One file, replaced atomically after every epoch.
 
-    def __init__(self, path: Path, seed: int) -> None:
-        self.path, self.seed = path, seed
+    Parameters
+    ----------
+    path
+        the file.
+    run
+        digest of all that decides the run: seed, recipe, images, targets. The file of another run is ignored.
+    """
+
+    def __init__(self, path: Path, run: str) -> None:
+        self.path, self.run = path, run
 
     def write(self, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average, log: Log) -> None:
         """Write the whole state."""
@@ -29,7 +37,7 @@ class Checkpoint:
         tensors |= {f"best/{name}": tensor for name, tensor in average.best.items()}
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in state.items() if value is not None}
-        facts = {"seed": self.seed, "log": log, "updates": average.updates, "best_score": average.best_score}
+        facts = {"run": self.run, "log": log, "updates": average.updates, "best_score": average.best_score}
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_tensors(self.path, plain, {"training": canonical_json(facts).decode()})
 
@@ -39,7 +47,7 @@ class Checkpoint:
             return []
         tensors, metadata = load_tensors(self.path)
         facts = json.loads(metadata.get("training", "{}"))
-        if facts.get("seed") != self.seed:
+        if facts.get("run") != self.run:
             return []
         model.load_state_dict(_under("model/", tensors))
         average.shadow, average.best = _under("shadow/", tensors), _under("best/", tensors)

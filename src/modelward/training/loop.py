@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modelward.core import progress
+from modelward.core.canonical import digest_of
 from modelward.core.errors import InputError
-from modelward.core.guard import predict
+from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.rng import generator, spawn
 from modelward.imaging.mixing import cutmix_batch, mixup
@@ -66,7 +67,7 @@ def fit(
     validation
         images for ``recipe.patience``.
     checkpoint
-        file to resume from and to write after every epoch.
+        file to resume from and to write after every epoch; the file of another seed, recipe or training set is ignored and replaced.
     adversary
         ``(model, x, y, rng) -> x_adv`` in place of each batch, for adversarial training.
 
@@ -79,7 +80,7 @@ def fit(
         message = f"{len(pixels)} images and {len(targets)} targets; training needs at least one and as many of each"
         raise InputError(message)
     run = _Run(model, recipe, seed=spawn(rng), steps=recipe.epochs * -(-len(pixels) // recipe.batch), adversary=adversary)
-    saved = Checkpoint(checkpoint, run.seed) if checkpoint else None
+    saved = Checkpoint(checkpoint, digest_of([run.seed, recipe, state_digest({"x": pixels, "y": targets})])) if checkpoint else None
     log = [Epoch(int(e[0]), e[1], None if e[2] < 0 else e[2]) for e in saved.restore(model, run.optimizer, run.average)] if saved else []
     for number in range(len(log), recipe.epochs):
         if recipe.patience and _stale(log, recipe.patience):
