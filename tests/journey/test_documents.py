@@ -50,12 +50,13 @@ def test_links_in_the_documents_lead_somewhere():
 
 
 def test_a_method_is_added_in_two_files(tmp_path):
-    file_one, file_two = python_blocks((ROOT / "CONTRIBUTING.md").read_text())
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    [file_one], file_two = python_blocks(text), re.search(r"^    (Row\(.*,)$", text, flags=re.MULTILINE).group(1)
     shutil.copytree(ROOT / "src" / "modelward", tmp_path / "src" / "modelward", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "src/modelward/attacks/evasion/rfgsm.py").write_text(file_one)
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "conftest.py")
     battery = (ROOT / "tests/conformance/test_evasion.py").read_text()
-    (tmp_path / "test_evasion.py").write_text(battery.replace("ROWS = (\n", f"ROWS = (\n    {file_two.strip()}\n", 1))
+    (tmp_path / "test_evasion.py").write_text(battery.replace("ROWS = (\n", f"ROWS = (\n    {file_two}\n", 1))
     command = [
         sys.executable,
         "-m",
