@@ -270,7 +270,7 @@ def test_ctrl_c_in_an_audit_then_the_same_command_goes_on(tmp_path):
     command = [sys.executable, "-m", "modelward", "audit", "--profile", "smoke", "--seed", "5", "--out", str(tmp_path / "out")]
     env = os.environ | {"MODELWARD_HOME": str(tmp_path / "store")}
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.time() + 60
+    deadline = time.time() + 150
     while time.time() < deadline and finished(tmp_path / "store") < 3:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
