@@ -164,7 +164,9 @@ def corruption_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
     loss = jpeg["extra"]["unchanged"] / jpeg["n"] - jpeg["value"]
     before = jpeg["extra"]["unchanged"] / jpeg["n"]
     change = f"costs {loss * 100:.1f} points" if loss > 0 else "costs nothing"
-    lead = f"JPEG at quality 50 {change}: {percent(jpeg)} of {jpeg['n']} images are classified correctly, {before:.1%} of them before."
+    lead = (
+        f"JPEG at quality 50 {change}: {percent(jpeg)} of {jpeg['n']} images are classified correctly, {before * 100:.1f} % of them before."
+    )
     plots = [
         {
             "kind": "curve", "title": f"Accuracy under {kind}", "x_label": UNITS[kind], "y_label": "accuracy",

@@ -64,12 +64,22 @@ def _strip(plot: Plot) -> str:
     return axes.svg(f"{len(groups)} groups of models by {plot['x_label']}; threshold {plot.get('threshold')}")
 
 
-def _distances(plot: Plot, groups: list[Plot], y: tuple[float, float], *, height: int = HEIGHT, left: int = 56) -> Axes:
+def _distances(
+    plot: Plot,
+    groups: list[Plot],
+    y: tuple[float, float],
+    *,
+    height: int = HEIGHT,
+    left: int = 56,
+    y_label: str = "",
+    y_ticks: bool = False,
+) -> Axes:
     """Return axes that span all values and the threshold."""
     values = [v for g in groups for v in g["values"]] + ([plot["threshold"]] if plot.get("threshold") is not None else [])
     room = 0.04 * (max(values) - min(values)) or 0.1
-    axes = Axes((min(values) - room, max(values) + room), y, title=plot["title"], x_label=plot["x_label"], height=height, left=left)
-    axes.ticks(y=False)
+    span = min(values) - room, max(values) + room
+    axes = Axes(span, y, title=plot["title"], x_label=plot["x_label"], y_label=y_label, height=height, left=left)
+    axes.ticks(y=y_ticks)
     return axes
 
 
@@ -88,13 +98,14 @@ def _histogram(plot: Plot, bins: int = 24) -> str:
         return ""
     axes = _distances(plot, groups, (0.0, 1.0))
     low, width = axes.x[0], (axes.x[1] - axes.x[0]) / bins
-    for group in groups:
-        counts = [sum(low + k * width <= v < low + (k + 1) * width for v in group["values"]) for k in range(bins)]
-        for k, count in enumerate(counts):
-            if count:
-                share = count / len(group["values"])
+    shares = [
+        [sum(low + k * width <= v < low + (k + 1) * width for v in g["values"]) / len(g["values"]) for k in range(bins)] for g in groups
+    ]
+    axes = _distances(plot, groups, (0.0, 1.1 * max(map(max, shares))), y_label="share of models", y_ticks=True)
+    for group, heights in zip(groups, shares, strict=True):
+        for k, share in enumerate(heights):
+            if share:
                 axes.box((low + k * width, low + (k + 1) * width), (0.0, share), f"{SIDES[group['side']][0]} bar")
-    axes.text(axes.left - 6, axes.py(1) + 8, "share", "end")
     _threshold(axes, plot)
     return axes.svg(f"histogram of {plot['x_label']}: {', '.join(f'{len(v)} {side}' for side, v in sides.items())}")
 
