@@ -141,7 +141,8 @@ class SAC(OwnershipMethod):
         null_answers, theft_answers = ([predict(net, chosen.pixels) for net in group] for group in (nulls, thieves))
         scores = {}
         for view in dict.fromkeys(map(self.view_for, Access)):
-            null, theft = ([self._statistic(o, answers, view, are_logits=True) for o in group] for group in (null_answers, theft_answers))
+            own = [view_of(logits, view, are_logits=True) for logits in answers]
+            null, theft = ([self._statistic(o, own, view, are_logits=True) for o in group] for group in (null_answers, theft_answers))
             scores[view] = vars(Calibration.split(null, theft, self.alpha))
         facts: dict[str, Any] = {
             "settings": self.settings(), "calibrated": bool(nulls), "scores": scores, "classes": list(data.classes),
@@ -150,10 +151,10 @@ class SAC(OwnershipMethod):
         tensors = {"probes": chosen.pixels, "labels": chosen.labels, "index": chosen.index, "answers": answers}
         return model, Key(self.card.name, self.variant, state_digest(model), facts, tensors)
 
-    def _statistic(self, outputs: Tensor, answers: Tensor, view: str, *, are_logits: bool) -> float:
-        """Return the statistic of outputs against the logits (1 + m, n, K) of the source and its m siblings: small means stolen."""
-        mine = view_of(outputs, view, are_logits=are_logits, classes=answers.shape[2])
-        source, *siblings = (view_of(logits, view, are_logits=True) for logits in answers)
+    def _statistic(self, outputs: Tensor, own: Sequence[Tensor], view: str, *, are_logits: bool) -> float:
+        """Return the statistic of outputs against the source and its siblings, each (n, K) in the same view: small means stolen."""
+        source, *siblings = own
+        mine = view_of(outputs, view, are_logits=are_logits, classes=source.shape[1])
         if siblings:
             return 1 - shared_deviation(mine, source, siblings, self.kernel)
         return distance(correlation(mine, self.kernel), correlation(source, self.kernel))
@@ -161,12 +162,13 @@ class SAC(OwnershipMethod):
     def measure(self, suspect: Suspect, key: Key, view: str | None = None) -> float:
         """Return the suspect's statistic in ``view``, or in that of its access, asking it for no more than that view needs."""
         view = view or self.view_for(suspect.access)
-        probes, answers = key.tensors["probes"], key.tensors["answers"]
+        probes = key.tensors["probes"]
+        own = [view_of(logits, view, are_logits=True) for logits in key.tensors["answers"]]
         if suspect.access is Access.WEIGHTS:
-            return self._statistic(suspect.logits(probes), answers, view, are_logits=True)
+            return self._statistic(suspect.logits(probes), own, view, are_logits=True)
         x = probes.to(torch.float32).div(255)
         outputs = suspect.labels(x) if view == "label" else suspect.probabilities(x)
-        return self._statistic(outputs, answers, view, are_logits=False)
+        return self._statistic(outputs, own, view, are_logits=False)
 
     def _verify(self, suspect: Suspect, key: Key) -> Verdict:
         method = type(self)(**key.facts["settings"])
