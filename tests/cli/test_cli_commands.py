@@ -199,7 +199,9 @@ def test_key_show_shows_no_array(shell: Callable[..., Any], world: Any) -> None:
 
 
 def test_reproduce(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
-    world.answers["reproduce"] = {"verdict": {"sentences": ["All gates passed."]}}
+    world.answers["reproduce"] = {
+        "verdict": {"sentences": ["All gates passed."]}, "files": [str(tmp_path / "sac-jc.json"), str(tmp_path / "sac-jc.md")],
+    }  # fmt: skip
     found = shell("reproduce", "sac-jc", "--profile", "full", "--seed", "3", "--out", tmp_path, "--jobs", "2")
     assert found.code == 0
     (name,), options = world.called("reproduce")

@@ -159,5 +159,5 @@ def reproduce(
         return 0
     for sentence in (document.get("verdict") or {}).get("sentences", ()):
         say(sentence)
-    say(f"results: {folder / f'{name}.json'} and {folder / f'{name}.md'}", wrap=False)
+    say(f"results: {' and '.join(document['files'])}", wrap=False)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,16 @@ def assess(job: Job) -> Outcome:
     access = Access(settings.get("access", "weights"))
     verdicts = [(side, digest, method.verify(Suspect.of_model(load[digest], access=access), key)) for side, digest in suspects]
     facts = {digest: lineage_of(Store(job.store).get(digest)[1]) for _, digest in suspects}
-    return Outcome([row.as_json() for row in _rows(settings, verdicts, facts, job)])
+    return Outcome([row.as_json() for row in _rows(settings, verdicts, facts, job, float(getattr(method, "alpha", 0.05)))])
+
+
+def rank_bound(nulls: int, alpha: float) -> float:
+    """Return the chance at most that a model exchangeable with ``nulls`` null models gets a rank p-value of ``alpha`` or less.
+
+    >>> rank_bound(20, 0.05) == 1 / 21, rank_bound(60, 0.05) == 3 / 61
+    (True, True)
+    """
+    return math.floor(alpha * (nulls + 1) + 1e-9) / (nulls + 1)
 
 
 def _remembering(job: Job, digest: str) -> Remembering:
@@ -65,7 +75,9 @@ def _group(job: Job, prefix: str) -> dict[str, str]:
     return {name: job.inputs[name] for name in sorted(chosen, key=lambda name: int(name.rpartition("/")[2]))}
 
 
-def _rows(settings: Mapping[str, Any], verdicts: list[tuple[str, str, Verdict]], facts: dict[str, dict[str, Any]], job: Job) -> list[Row]:
+def _rows(
+    settings: Mapping[str, Any], verdicts: list[tuple[str, str, Verdict]], facts: dict[str, dict[str, Any]], job: Job, alpha: float
+) -> list[Row]:
     """Return the rows of one enrolment."""
     common = {"method": settings["method"], "variant": verdicts[0][2].variant, "budget": verdicts[0][2].statistic_name, "seed": job.seed}
     rows = [
@@ -84,7 +96,7 @@ def _rows(settings: Mapping[str, Any], verdicts: list[tuple[str, str, Verdict]],
     last = verdicts[0][2]
     rows.append(
         rate("false_claims", last.false_claims, last.false_claim_trials, attack="held-out independent models", **common,
-             extra={"bound": last.false_claim_bound, "threshold": last.threshold, "nulls": last.nulls, "rank_bound": 1 / (last.nulls + 1)})
+             extra={"bound": last.false_claim_bound, "threshold": last.threshold, "nulls": last.nulls, "rank_bound": rank_bound(last.nulls, alpha)})
     )  # fmt: skip
     strangers = [row for row in rows if row.extra.get("side") == "stranger"]
     for group in _order(strangers):

@@ -213,6 +213,11 @@ def _document(
         ),
         _calibration_words(false, recognised),
     ]
+    if profile == "full":
+        paragraphs.append(
+            "Gates are read on the lower end of the interval. Where every thief stands before every independent model that end is .025^(1/n) for n "
+            "thieves: .54 for 6, .95 from 72 on. The point estimates are in the same column."
+        )
     if profile == "smoke":
         paragraphs.insert(0, "**Smoke run: not evidence.**")
     tables = [
