@@ -100,7 +100,7 @@ def training_rows(rounds: int) -> list[Row]:
     """Time training against a plain fp32 NCHW eager loop on the same images, network, batch size and optimiser."""
     images = load_data("fashion-mini").train.take(slice(0, 2048))
     rows = []
-    for arch in ("resnet8", "cnn"):
+    for arch in ("resnet8", "resnet14", "cnn"):
         recipe = Recipe(epochs=1, batch=BATCH, lr=0.05)
 
         def ours(arch: str = arch, recipe: Recipe = recipe) -> None:

@@ -53,9 +53,13 @@ class Checkpoint:
         average.shadow, average.best = _under("shadow/", tensors), _under("best/", tensors)
         average.updates, average.best_score = facts["updates"], facts["best_score"]
         state: dict[int, dict[str, Tensor]] = {}
+        parameters = [
+            parameter for group in optimizer.param_groups for parameter in group["params"]
+        ]  # fused steps need their memory layout
         for name, tensor in _under("optimizer/", tensors).items():
             index, _, key = name.partition("/")
-            state.setdefault(int(index), {})[key] = tensor
+            like = parameters[int(index)]
+            state.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         return [(int(e[0]), float(e[1]), float(e[2])) for e in facts["log"]]

@@ -99,9 +99,9 @@ class Recipe:
         """Return the optimizer over ``parameters``."""
         chosen = [parameter for parameter in parameters if parameter.requires_grad]
         if self.optimizer == "adam":
-            return torch.optim.Adam(chosen, lr=self.lr, betas=(self.momentum, 0.999), weight_decay=self.weight_decay)
+            return torch.optim.Adam(chosen, lr=self.lr, betas=(self.momentum, 0.999), weight_decay=self.weight_decay, fused=True)
         nesterov = self.nesterov and self.momentum > 0
-        return torch.optim.SGD(chosen, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=nesterov)
+        return torch.optim.SGD(chosen, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=nesterov, fused=True)
 
     def autocasts(self, model: nn.Module) -> bool:
         """Return whether bf16 autocast is used for ``model``: on demand, or where it is known to be faster."""
