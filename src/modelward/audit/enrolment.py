@@ -124,9 +124,8 @@ def judge(suspect: Path, key: Key, arch: str | None = None) -> Verdict:
     probes = method.probes(key)
     kind = kind_of(suspect)
     if kind in {"csv", "text"} or suspect.suffix.lower() == ".csv":
-        answers = read_answers_csv(suspect, probe_names(len(probes)))
-        table = answers.labels if answers.labels is not None else answers.probabilities
-        return method.verify(Suspect.of_answers(torch.from_numpy(table), name=suspect.name), key)
+        answers = read_answers_csv(suspect, probe_names(len(probes)), len(key.facts.get("classes", ())) or None)
+        return method.verify(Suspect.of_answers(torch.from_numpy(answers.table), name=suspect.name, notes=answers.notes), key)
     loaded = load_model(suspect, arch, size=(probes.shape[2], probes.shape[3]))
     if loaded.model.channels != probes.shape[1]:
         message = (

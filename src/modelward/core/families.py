@@ -201,7 +201,7 @@ class OwnershipMethod(Method, ABC):
         asked = suspect if isinstance(suspect, Suspect) else Suspect.of_model(suspect)
         before = asked.queries
         verdict = self._verify(asked, key)
-        return replace(verdict, queries=asked.queries - before)
+        return replace(verdict, queries=asked.queries - before, caveats=(*asked.notes, *verdict.caveats))
 
     @abstractmethod
     def _protect(

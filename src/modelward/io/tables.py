@@ -6,48 +6,35 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from modelward.core.errors import FormatError
+from modelward.io.answers import Answers, decimals_of, settle, slack
 from modelward.io.atomic import write_text
 from modelward.io.files import read_bytes, require_text
 
 CAP = 256 * 2**20
 CLASS_CAP = 100_000
-SUM_TOLERANCE = 0.02
 
 
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """Answers in the order that was asked for.
+def read_answers_csv(path: Path | str, expected: Sequence[str], classes: int | None = None) -> Answers:
+    r"""Read ``file,label``, ``file,p0,...,pK-1`` or ``file,label1,p1,label2,p2,...``, one line for each of ``expected``, in any order.
+
+    Answers rounded to d decimals may miss 1 by K / 2 * 10**-d. Where only the best classes were answered, with zeros or empty cells
+    elsewhere, what is left of 1 is spread evenly over the others.
 
     Parameters
     ----------
-    labels
-        int64 (n,), or ``None``.
-    probabilities
-        float32 (n, K), or ``None``.
-    decimals
-        digits after the point, where every probability is rounded to at most five of them.
-    """
-
-    labels: NDArray[np.int64] | None = None
-    probabilities: NDArray[np.float32] | None = None
-    decimals: int | None = None
-
-
-def read_answers_csv(path: Path | str, expected: Sequence[str]) -> Answers:
-    r"""Read ``file,label`` or ``file,p0,...,pK-1``, one line for each of ``expected``, in any order.
+    classes
+        K, where it is known: ``label1,p1,...`` is filled up to it.
 
     Raises
     ------
     FormatError
-        naming the row: a missing, extra or repeated file; a label that is no whole number; probabilities that are not in [0, 1] or do not sum
-        to 1. Top-k answers with zeros elsewhere may sum to less; answers rounded to d decimals may miss 1 by K / 2 * 10**-d.
+        naming the row: a missing, extra or repeated file; a label that is no class number; probabilities that are not in [0, 1] or sum to
+        more than 1, or to less although every class was answered.
 
     Examples
     --------
@@ -70,22 +57,48 @@ def read_answers_csv(path: Path | str, expected: Sequence[str]) -> Answers:
         message = f"{name} is no CSV table: {error}"
         raise FormatError(message) from error
     if not numbered or numbered[0][1][0].strip() != "file":
-        message = f"{name}: the first line must be 'file,label' or 'file,p0,p1,...'"
+        message = f"{name}: the first line must be 'file,label', 'file,p0,p1,...' or 'file,label1,p1,label2,p2,...'"
         raise FormatError(message)
     header = [cell.strip() for cell in numbered[0][1]]
-    soft = header[1:] == [f"p{k}" for k in range(len(header) - 1)] and len(header) > 2
-    if not (soft or header == ["file", "label"]):
-        message = f"{name}: the first line must be 'file,label' or 'file,p0,p1,...', it is {','.join(header)[:60]!r}"
+    best = len(header) // 2
+    wanted = {
+        "label": ["label"], "all": [f"p{k}" for k in range(len(header) - 1)],
+        "best": [cell for k in range(1, best + 1) for cell in (f"label{k}", f"p{k}")],
+    }  # fmt: skip
+    form = next((form for form, columns in wanted.items() if header[1:] == columns and (form != "all" or len(header) > 2)), None)
+    if form is None:
+        message = f"{name}: the first line must be 'file,label', 'file,p0,p1,...' or 'file,label1,p1,label2,p2,...', it is {','.join(header)[:60]!r}"
         raise FormatError(message)
     found = _by_file(numbered[1:], len(header), name)
     _require_files(found, expected, name)
     ordered = [(file, found[file]) for file in expected]
-    if not soft:
+    if form == "label":
         return Answers(labels=np.array([_label(file, cells[0], name) for file, cells in ordered], dtype=np.int64))
-    decimals = _decimals(cell for _, cells in ordered for cell in cells)
-    slack = max(SUM_TOLERANCE, 0.0 if decimals is None else 0.5 * 10**-decimals * (len(header) - 1))
-    table = np.array([_probabilities(file, cells, name, slack) for file, cells in ordered], dtype=np.float64)
-    return Answers(probabilities=table.astype(np.float32), decimals=decimals)
+    if form == "best":
+        return _best(ordered, classes, name)
+    decimals = decimals_of(cell for _, cells in ordered for cell in cells)
+    spare = slack(len(header) - 1, decimals)
+    return settle(np.array([_probabilities(file, cells, name, spare) for file, cells in ordered], dtype=np.float64), decimals)
+
+
+def _best(ordered: Sequence[tuple[str, list[str]]], classes: int | None, name: str) -> Answers:
+    """Return probabilities from the best classes of each image, each with its probability; empty cells at the end say nothing."""
+    decimals = decimals_of(cell for _, cells in ordered for cell in cells[1::2])
+    chosen: list[list[int]] = []
+    values: list[list[float]] = []
+    for file, cells in ordered:
+        pairs = [(label, p) for label, p in zip(cells[::2], cells[1::2], strict=True) if label.strip() or p.strip()]
+        labels = [_label(file, label, name, classes) for label, _ in pairs]
+        if len(set(labels)) != len(labels) or not labels:
+            message = f"{name}: the answer for {file!r} {'names a class twice' if labels else 'is empty'}"
+            raise FormatError(message)
+        chosen.append(labels)
+        values.append(_probabilities(file, [p for _, p in pairs], name, slack(len(labels), decimals), whole=False))
+    width = classes or 1 + max(max(labels) for labels in chosen)
+    table, known = np.zeros((len(chosen), width)), np.zeros((len(chosen), width), dtype=np.bool_)
+    for row, (labels, answered) in enumerate(zip(chosen, values, strict=True)):
+        table[row, labels], known[row, labels] = answered, True
+    return settle(table, decimals, known=known)
 
 
 def _by_file(numbered: list[tuple[int, list[str]]], width: int, name: str) -> dict[str, list[str]]:
@@ -117,43 +130,33 @@ def _require_files(found: dict[str, list[str]], expected: Sequence[str], name: s
         raise FormatError(message)
 
 
-def _label(file: str, cell: str, name: str) -> int:
-    """Return a whole-number label."""
+def _label(file: str, cell: str, name: str, classes: int | None = None) -> int:
+    """Return a class number, below ``classes`` where that is known."""
     text = cell.strip()
     if not text.isdigit() or not text.isascii() or len(text) > 6:
         message = f"{name}: the label of {file!r} is {cell[:20]!r}, not a class number from 0"
         raise FormatError(message)
+    if classes is not None and int(text) >= classes:
+        message = f"{name}: the label of {file!r} is {int(text)}, the key's model has classes 0 to {classes - 1}"
+        raise FormatError(message)
     return int(text)
 
 
-def _probabilities(file: str, cells: list[str], name: str, slack: float) -> list[float]:
-    """Return one row of probabilities; ``slack`` is what rounding may add to, or take from, a sum of 1."""
+def _probabilities(file: str, cells: list[str], name: str, spare: float, *, whole: bool = True) -> list[float]:
+    """Return one row of probabilities, of all classes when ``whole``; ``spare`` is what rounding may add to, or take from, a sum of 1."""
     try:
         values = [float(cell) if cell.strip() else 0.0 for cell in cells]
     except ValueError as error:
         message = f"{name}: an answer for {file!r} is no number"
         raise FormatError(message) from error
     total = math.fsum(values) if all(math.isfinite(value) for value in values) else math.nan
-    if not all(0 <= value <= 1 + 1e-6 for value in values) or not 0 < total <= 1 + slack:
+    if not all(0 <= value <= 1 + 1e-6 for value in values) or not 0 < total <= 1 + spare:
         message = f"{name}: the answer for {file!r} is no probability distribution (sum {total:.4g})"
         raise FormatError(message)
-    if total < 1 - slack and all(values):
+    if whole and total < 1 - spare and all(values):
         message = f"{name}: the probabilities for {file!r} sum to {total:.4g}, not 1"
         raise FormatError(message)
     return values
-
-
-def _decimals(cells: Iterable[str]) -> int | None:
-    """Return the number of decimals when all cells are rounded to at most five."""
-    most = 0
-    for cell in cells:
-        text = cell.strip().lower()
-        if "e" in text:
-            return None
-        most = max(most, len(text.partition(".")[2]))
-        if most > 5:
-            return None
-    return most
 
 
 def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
