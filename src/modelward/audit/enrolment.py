@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from modelward.audit.doors import answered, probe_names
 from modelward.audit.plan import COPIES
 from modelward.audit.question import Ground, Question, cell_seed, check_fit, prepare
 from modelward.audit.run import Estimate, estimate
@@ -27,8 +26,6 @@ from modelward.evaluation.store import Store
 from modelward.evaluation.zoo import models_of, null_cells
 from modelward.io.atomic import write_bytes
 from modelward.io.images import png_bytes
-from modelward.io.sniff import kind_of
-from modelward.io.tables import read_answers_csv
 from modelward.models import load_model
 
 CALIBRATIONS = tuple(COPIES)
@@ -119,13 +116,12 @@ def null_folder(folder: Path, ground: Ground) -> list[nn.Module]:
 
 
 def judge(suspect: Path, key: Key, arch: str | None = None) -> Verdict:
-    """Return the verdict on a suspect file: safetensors weights, or ``answers.csv`` for the probe folder."""
+    """Return the verdict on a suspect file: safetensors weights, ONNX, or ``answers.csv`` for the probe folder."""
     method = ownership(key.method, {})
     probes = method.probes(key)
-    kind = kind_of(suspect)
-    if kind in {"csv", "text"} or suspect.suffix.lower() == ".csv":
-        answers = read_answers_csv(suspect, probe_names(len(probes)), len(key.facts.get("classes", ())) or None)
-        return method.verify(Suspect.of_answers(torch.from_numpy(answers.table), name=suspect.name, notes=answers.notes), key)
+    given = answered(suspect, probes, key)
+    if given is not None:
+        return method.verify(given, key)
     loaded = load_model(suspect, arch, size=(probes.shape[2], probes.shape[3]))
     if loaded.model.channels != probes.shape[1]:
         message = (
@@ -133,11 +129,6 @@ def judge(suspect: Path, key: Key, arch: str | None = None) -> Verdict:
         )
         raise InputError(message)
     return method.verify(Suspect.of_model(loaded.model, name=suspect.name), key)
-
-
-def probe_names(count: int) -> Sequence[str]:
-    """Return the file names of the probe folder, in probe order."""
-    return [f"{index:05d}.png" for index in range(count)]
 
 
 def write_probes(key: Key, folder: Path) -> int:
@@ -150,6 +141,6 @@ def write_probes(key: Key, folder: Path) -> int:
         write_bytes(folder / name, data)
         files[name] = digest_bytes(data)
     listing = {"schema": "modelward/probes", "version": 1, "method": key.method, "order": list(files), "digests": files,
-               "answer_with": "answers.csv: header file,label or file,p0,...,pK-1, one line per file"}  # fmt: skip
+               "answer_with": "answers.csv: header file,label or file,p0,...,pK-1 or file,label1,p1,label2,p2,..., one line per file"}  # fmt: skip
     write_bytes(folder / "probes.json", canonical_json(listing))
     return len(files)

@@ -1,0 +1,135 @@
+"""The child that runs an ONNX suspect: limits first, then the checks, then plain arrays out. Run by `modelward.io.onnx_suspect` only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelward.io.onnx_graph import Feed, Refused, check
+from modelward.io.safetensors import dump_arrays, load_arrays
+
+MEMORY = 8 * 2**30
+FILE_BYTES = 2 * 2**30
+UNFIT, UNSAFE = 3, 5
+
+
+def limit(seconds: int) -> None:
+    """Bound memory, processor time, file size and open files, and forbid new processes, where the system can."""
+    try:
+        import resource
+    except ImportError:  # no such limits on this system: the parent's clock remains
+        return
+    bounds = {
+        resource.RLIMIT_CPU: seconds, resource.RLIMIT_FSIZE: FILE_BYTES, resource.RLIMIT_NOFILE: 256, resource.RLIMIT_AS: MEMORY,
+        resource.RLIMIT_CORE: 0, resource.RLIMIT_NPROC: 0,
+    }  # fmt: skip
+    for kind, value in bounds.items():
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(kind, (value, value))
+
+
+def answer(data: bytes, pixels: NDArray[np.uint8], classes: int) -> tuple[NDArray[Any], Feed]:
+    """Return what the graph answers for uint8 images (n, C, H, W): numbers (n, K) or labels (n,)."""
+    import onnx
+
+    channels, height, width = pixels.shape[1:]
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:
+        raise Refused("it is damaged, or no ONNX model") from error
+    feed = check(model, (channels, height, width))
+    del model
+    session = _session(data)
+    parts: list[NDArray[Any]] = []
+    for start in range(0, len(pixels), feed.batch):
+        part = pixels[start : start + feed.batch]
+        count = len(part)
+        if feed.fixed and count < feed.batch:
+            part = np.concatenate([part, np.repeat(part[-1:], feed.batch - count, axis=0)])
+        outputs = session.run(None, {feed.name: batch(part, feed)})
+        parts.append(pick(outputs, len(part), classes)[:count])
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise Refused("its answers change shape from batch to batch")
+    return np.concatenate(parts), feed
+
+
+def _session(data: bytes) -> Any:
+    """Return an inference session on one thread that knows no folder, logs nothing and takes only the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.use_deterministic_compute = True
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def batch(part: NDArray[np.uint8], feed: Feed) -> NDArray[Any]:
+    """Return uint8 images (n, C, H, W) in the type and layout of the graph: floats lie in [0, 1]."""
+    turned = part if feed.layout == "NCHW" else part.transpose(0, 2, 3, 1)
+    made = turned if feed.type == "uint8" else (turned.astype(np.float32) / np.float32(255)).astype(feed.type)
+    return np.ascontiguousarray(made)
+
+
+def pick(outputs: list[Any], count: int, classes: int) -> NDArray[Any]:
+    """Return the output that answers for ``count`` images: numbers (count, classes), else class numbers (count,)."""
+    arrays = [output for output in outputs if isinstance(output, np.ndarray) and output.ndim and len(output) == count]
+    flat = [array.reshape(count, -1) for array in arrays if count]
+    scores = [array for array in flat if array.dtype.kind == "f" and array.shape[1] == classes]
+    labels = [array[:, 0] for array in flat if array.dtype.kind in "iu" and array.shape[1] == 1]
+    if scores:
+        with np.errstate(over="ignore"):
+            found: NDArray[Any] = scores[0].astype(np.float32)
+        broken = int((~np.isfinite(found)).any(1).sum())
+        if broken:
+            message = f"it answered with NaN or infinite numbers for {broken} of {count} images of a batch"
+            raise Refused(message)
+        return found
+    if labels:
+        chosen = labels[0].astype(np.int64)
+        if chosen.min() < 0 or chosen.max() >= classes:
+            message = f"it answered with classes {chosen.min()} to {chosen.max()}, the key's model has classes 0 to {classes - 1}"
+            raise Refused(message)
+        return chosen
+    shapes = ", ".join("x".join(map(str, output.shape)) if isinstance(output, np.ndarray) else "no array" for output in outputs[:4])
+    message = f"its outputs for {count} images are {shapes}; the key's model has {classes} classes, so one of {count}x{classes} is needed"
+    raise Refused(message)
+
+
+def main(source: str, images: str, target: str, classes: str, seconds: str) -> int:
+    """Answer for ``images``; write why not in one line and return 3, or 5 when the file could do harm."""
+    limit(int(seconds))
+    try:
+        arrays, _ = load_arrays(images)
+        pixels: Any = arrays["pixels"]
+        found, feed = answer(Path(source).read_bytes(), pixels, int(classes))
+        Path(target).write_bytes(dump_arrays({"answers": found}, {"notes": json.dumps(feed.notes)}))
+    except Refused as error:
+        sys.stdout.write(f"{error}\n")
+        return UNSAFE if error.unsafe else UNFIT
+    except MemoryError:
+        sys.stdout.write("it needs more memory than a suspect is given\n")
+        return UNSAFE
+    except Exception as error:  # noqa: BLE001  # the runtime raises whatever it likes; the parent gets one sentence
+        return _told(str(error) or type(error).__name__)
+    return 0
+
+
+def _told(text: str) -> int:
+    """Write what the runtime said in one line, without its own source paths; return the exit code."""
+    if "alloc" in text.lower():
+        sys.stdout.write("it needs more memory than a suspect is given\n")
+        return UNSAFE
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    sys.stdout.write(f"the ONNX runtime cannot run it: {first.rpartition(' : ')[2].partition('/onnxruntime_src/')[0].strip()}\n")
+    return UNFIT
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))

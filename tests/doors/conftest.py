@@ -1,0 +1,108 @@
+"""A key of a tiny net, and the same net as an ONNX graph in every dress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from modelward import SAC, build, generator
+from modelward.core.key import Key
+from modelward.keys import write_key
+
+COUNT = 60
+
+
+@pytest.fixture(scope="session")
+def key(parts, mlp_victim) -> Key:
+    """Return a key of the MLP, calibrated with untrained nets: whoever answers like the MLP is stolen."""
+    nulls = [build("mlp:width=24", classes=3, channels=3, size=(8, 8), rng=generator(seed)) for seed in range(24)]
+    return SAC(variant="hardened", count=COUNT, references=0).protect(mlp_victim, parts.probes, nulls=nulls, rng=generator(1))[1]
+
+
+@pytest.fixture(scope="session")
+def key_file(key, tmp_path_factory) -> Path:
+    """Return that key as a file."""
+    path = tmp_path_factory.mktemp("key") / "owner.mw"
+    write_key(path, key)
+    return path
+
+
+def graph(
+    net: Any,
+    *,
+    layout: str = "NCHW",
+    kind: str = "float32",
+    batch: Any = "n",
+    tail: tuple[str, ...] = (),
+    opset: int = 17,
+    head: tuple[Any, ...] = (),
+    sizes: tuple[Any, Any, Any] | None = None,
+) -> Any:
+    """Return the ONNX model of an MLP; ``head`` and ``tail`` are further nodes before and after, as (operator, domain) or operator."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    names = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8, "float16": TensorProto.FLOAT16, "int64": TensorProto.INT64}
+    constants = {"mean": net.mean.numpy(), "std": net.std.numpy(), "full": np.array(255, dtype=np.float32)}
+    nodes, at = [helper.make_node("Cast", ["x"], ["c"], to=TensorProto.FLOAT)], "c"
+
+    def then(operator: str, *more: str, domain: str = "", **attributes: Any) -> None:
+        nonlocal at
+        nodes.append(helper.make_node(operator, [at, *more], [f"v{len(nodes)}"], domain=domain, **attributes))
+        at = f"v{len(nodes) - 1}"
+
+    if kind == "uint8":
+        then("Div", "full")
+    if layout == "NHWC":
+        then("Transpose", perm=[0, 3, 1, 2])
+    for operator in head:
+        then(operator)
+    then("Sub", "mean")
+    then("Div", "std")
+    then("Flatten")
+    for index, layer in enumerate(net.body):
+        if isinstance(layer, nn.Linear):
+            constants |= {f"w{index}": layer.weight.detach().numpy(), f"b{index}": layer.bias.detach().numpy()}
+            then("Gemm", f"w{index}", f"b{index}", transB=1)
+        elif isinstance(layer, nn.ReLU):
+            then("Relu")
+    for operator in tail:
+        name, _, domain = operator.partition("@")
+        then(name, domain=domain, **({"axis": 1, "keepdims": 0} if name == "ArgMax" else {}))
+    nodes.append(helper.make_node("Identity", [at], ["y"]))
+    channels, (height, width) = net.channels, net.size
+    dims = sizes or ((channels, height, width) if layout == "NCHW" else (height, width, channels))
+    x = helper.make_tensor_value_info("x", names[kind], [batch, *dims])
+    y = helper.make_tensor_value_info("y", TensorProto.INT64 if "ArgMax" in tail else TensorProto.FLOAT, None)
+    made = helper.make_graph(nodes, "net", [x], [y], [numpy_helper.from_array(value, name) for name, value in constants.items()])
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=min(onnx.IR_VERSION, 9))
+
+
+@pytest.fixture
+def onnx_file(tmp_path, mlp_victim) -> Callable[..., Path]:
+    """Return the writer of ONNX files: ``onnx_file(change=None, net=victim, **dress)``."""
+    pytest.importorskip("onnxruntime")
+
+    def write(change: Callable[[Any], None] | None = None, *, net: Any = mlp_victim, **dress: Any) -> Path:
+        model = graph(net, **dress)
+        if change:
+            change(model)
+        path = tmp_path / "suspect.onnx"
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def truth(key, mlp_victim) -> torch.Tensor:
+    """Return the MLP's probabilities for the key's probes."""
+    from modelward.core.guard import predict
+
+    return predict(mlp_victim, key.tensors["probes"]).softmax(1)
