@@ -118,15 +118,18 @@ def test_data_list(shell: Callable[..., Any], world: Any) -> None:
 def test_models_list_counts_parameters(shell: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from torch import nn
 
+    def make(channels: int, size: tuple[int, int], classes: int) -> nn.Module:
+        return nn.Linear(channels * size[0] * size[1], classes)
+
     models = types.ModuleType("modelward.models")
-    models.__dict__["ARCHITECTURES"] = {"mlp": types.SimpleNamespace(width=4)}
-    models.__dict__["build"] = lambda _name, *, classes, channels, size, rng: (
-        nn.Linear(channels * size[0] * size[1], classes) if rng else None
-    )
+    models.__dict__["ARCHITECTURES"] = {"mlp": types.SimpleNamespace(defaults={"width": 4, "depth": 2}, make=make)}
     monkeypatch.setitem(sys.modules, "modelward.models", models)
-    assert "7,850" in shell("models", "list").out
+    shown = shell("models", "list").out
+    assert "7,850" in shown
+    assert "width=4,depth=2" in shown
     found = json.loads(shell("models", "list", "--json").out)["architectures"]
-    assert found == [{"name": "mlp", "width": 4, "parameters": {"1x28x28": 28 * 28 * 10 + 10, "3x32x32": 3 * 32 * 32 * 10 + 10}}]
+    counts = {"1x28x28": 28 * 28 * 10 + 10, "3x32x32": 3 * 32 * 32 * 10 + 10}
+    assert found == [{"name": "mlp", "arguments": {"width": 4, "depth": 2}, "parameters": counts}]
 
 
 CHECKS = [

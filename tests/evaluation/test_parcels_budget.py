@@ -25,18 +25,23 @@ def images(count, seed, *, channels=1, side=12):
 def test_the_estimate_grows_with_images_epochs_width_and_size(arch, count, epochs, side):
     shape = (1, side, side)
     base = budget.train_seconds(arch, count, epochs, shape)
-    default = ARCHITECTURES[arch].width
+    defaults = ARCHITECTURES[arch].defaults
     assert base >= budget.START_SECONDS
     assert budget.train_seconds(arch, count + 1, epochs, shape) > base
     assert budget.train_seconds(arch, count + 1, epochs * 2, shape) > budget.train_seconds(arch, count + 1, epochs, shape)
-    assert budget.train_seconds(f"{arch}:width={default}", count, epochs, shape) == pytest.approx(base)
     work = base - budget.START_SECONDS
-    assert budget.train_seconds(f"{arch}:width={4 * default}", count, epochs, shape) - budget.START_SECONDS == pytest.approx(8 * work)
+    for option, factor in {"width": 8, "depth": 4, "patch": 1 / 16}.items():
+        if option in defaults:
+            given = defaults[option]
+            assert budget.train_seconds(f"{arch}:{option}={given}", count, epochs, shape) == pytest.approx(base)
+            larger = budget.train_seconds(f"{arch}:{option}={4 * given}", count, epochs, shape)
+            assert larger - budget.START_SECONDS == pytest.approx(factor * work)
     assert budget.predict_seconds(arch, count, epochs, shape) == pytest.approx(1.5 * base)
 
 
 def test_every_architecture_has_an_estimate():
     assert budget.TRAIN_MS.keys() == ARCHITECTURES.keys()
+    assert budget.train_seconds("mynets:make", 1000, 1, (1, 28, 28)) > budget.START_SECONDS
 
 
 @pytest.mark.parametrize(("count", "channels"), [(7, 1), (5, 3), (0, 1)])

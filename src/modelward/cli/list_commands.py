@@ -74,26 +74,32 @@ def data_list(options: Options) -> int:
 
 
 def models_list(options: Options) -> int:
-    """List the architectures and their sizes for ten classes."""
-    from modelward.core.rng import generator
-    from modelward.models import ARCHITECTURES, build
+    """List the architectures with their arguments, and their sizes for ten classes."""
+    from modelward.models import ARCHITECTURES
 
-    counts = {
-        name: [
-            sum(p.numel() for p in build(name, classes=10, channels=channels, size=(height, width), rng=generator(0)).parameters())
-            for channels, height, width in _INPUTS
-        ]
-        for name in ARCHITECTURES
-    }
+    counts = {name: [_parameters(name, shape) for shape in _INPUTS] for name in ARCHITECTURES}
     names = ["x".join(map(str, shape)) for shape in _INPUTS]
     if options.as_json:
         rows = [
-            {"name": name, "width": ARCHITECTURES[name].width, "parameters": dict(zip(names, found, strict=True))}
+            {"name": name, "arguments": ARCHITECTURES[name].defaults, "parameters": dict(zip(names, found, strict=True))}
             for name, found in counts.items()
         ]
         emit("architectures", {"architectures": rows})
         return 0
-    shown = [(name, ARCHITECTURES[name].width, *(f"{count:,}" for count in found)) for name, found in counts.items()]
-    table(("name", "width", *names), shown, right=("width", *names), keep=("name",))
-    say("\nParameters for ten classes. The width is an argument, as in resnet8:width=32.")
+    arguments = {name: ",".join(f"{option}={value}" for option, value in plan.defaults.items()) for name, plan in ARCHITECTURES.items()}
+    shown = [(name, arguments[name], *(f"{count:,}" for count in found)) for name, found in counts.items()]
+    table(("name", "arguments", *names), shown, right=names, keep=("name",))
+    say("\nParameters for ten classes. Arguments are given as in resnet8:width=32; a net of your own as package.module:function.")
     return 0
+
+
+def _parameters(name: str, shape: tuple[int, int, int]) -> int:
+    """Return the number of parameters for images of ``shape`` and ten classes, without taking their memory."""
+    import torch
+
+    from modelward.models import ARCHITECTURES
+
+    channels, height, width = shape
+    with torch.device("meta"):
+        body = ARCHITECTURES[name].make(channels, (height, width), 10)
+    return sum(parameter.numel() for parameter in body.parameters())

@@ -15,7 +15,7 @@ from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine, Run
 from modelward.evaluation.parcels import get_model, put_images
 from modelward.evaluation.store import Store
-from modelward.models.nets import describe
+from modelward.models.nets import ARCHITECTURES, describe
 from modelward.training import Recipe
 
 COUNTS = {"smoke": 6, "quick": 28, "full": 84}
@@ -48,8 +48,14 @@ class NullSpec:
 
 
 def null_recipe(arch: str) -> Recipe:
-    """Return the recipe of independent models of ``arch``."""
-    slow = describe(arch)[0] in {"mlp", "lenet5"}
+    """Return the recipe of independent models of ``arch``; a net of the user's own gets one that few nets diverge under.
+
+    >>> null_recipe("vit-tiny:depth=2").lr, null_recipe("wrn16").lr, null_recipe("mynets:make").optimizer
+    (0.05, 0.1, 'adam')
+    """
+    if describe(arch)[0] not in ARCHITECTURES:
+        return Recipe(epochs=15, lr=0.002, batch=64, optimizer="adam", weight_decay=0.0)
+    slow = describe(arch)[0] in {"mlp", "lenet5", "vit-tiny"}  # without batch normalisation
     return Recipe(epochs=15 if slow else 12, lr=0.05 if slow else 0.1, batch=64)
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from modelward.core.errors import InputError, UsageError
+from modelward.core import consent
+from modelward.core.errors import InputError, UnsafeFileError, UsageError
 from modelward.core.guard import require_finite, state_digest
 from modelward.io.safetensors import load_tensors, save_tensors
-from modelward.models.nets import Net, infer
+from modelward.models.custom import aligned, is_custom
+from modelward.models.intake import Convention
+from modelward.models.nets import ARCHITECTURES, Net, infer
 
 CAP_BYTES = 2**31
 
@@ -53,7 +56,14 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return (int(parts[0]), int(parts[1])) if len(parts) == 2 and all(p.isdigit() and 0 < int(p) < 4096 for p in parts) else None
 
 
-def load_model(path: Path | str, arch: str | None = None, *, size: tuple[int, int] | None = None) -> LoadedModel:
+def load_model(
+    path: Path | str,
+    arch: str | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    like: tuple[int, int, int] | None = None,
+    convention: Convention | None = None,
+) -> LoadedModel:
     """Read a model from a safetensors file.
 
     Parameters
@@ -61,9 +71,14 @@ def load_model(path: Path | str, arch: str | None = None, *, size: tuple[int, in
     path
         the file.
     arch
-        architecture name; may be left out for files that modelward saved.
+        architecture name; may be left out for files that modelward saved. ``package.module:function`` is imported, with the current folder
+        on the path, and called without arguments; the weights must fit the module it returns name by name.
     size
         (height, width) of the input, where neither the file nor the weights tell.
+    like
+        (channels, height, width) of the images it will see: a function's net is tried with it first.
+    convention
+        what the net expects where that is not RGB in [0, 1]; see `Convention`.
 
     Raises
     ------
@@ -71,24 +86,35 @@ def load_model(path: Path | str, arch: str | None = None, *, size: tuple[int, in
         no architecture was given and the file names none.
     InputError
         the weights are of another architecture, or NaN.
-    FormatError, UnsafeFileError
+    UnsafeFileError
+        the file itself names a function as its architecture: code is imported only when you name it.
+    FormatError
         from the reader.
     """
     tensors, facts = load_tensors(Path(path), cap=CAP_BYTES)
+    if arch is not None:
+        consent.give([arch])
     arch = arch or facts.get("arch")
     if not arch:
         message = f"{Path(path).name} does not say its architecture; pass --arch, for example --arch resnet8"
         raise UsageError(message)
-    model = infer(arch, tensors, size or _size(facts.get("size")))
+    if is_custom(arch) and arch.partition(":")[0] not in ARCHITECTURES and not consent.is_given(arch):
+        message = f"{Path(path).name} names the function {arch} as its architecture; that is code, pass --arch {arch} if you trust it"
+        raise UnsafeFileError(message)
+    model = infer(arch, tensors, size or _size(facts.get("size")), like)
     fill(model, tensors, Path(path).name)
     require_finite(model)
+    if convention is not None:
+        model = convention.around(model)
     return LoadedModel(model, model.arch, state_digest(model), facts)
 
 
 def fill(model: Net, tensors: dict[str, Tensor], name: str) -> None:
     """Copy ``tensors`` into ``model``; every name and shape must match, normalisation buffers may be absent."""
     wanted = model.state_dict()
-    missing = sorted(set(wanted) - set(tensors) - {"mean", "std"})
+    if model.arch.partition(":")[0] not in ARCHITECTURES:
+        tensors = aligned(model.body, tensors)
+    missing = sorted(set(wanted) - set(tensors) - {"mean", "std", "order"})
     extra = sorted(set(tensors) - set(wanted))
     wrong = [key for key in wanted if key in tensors and wanted[key].shape != tensors[key].shape]
     if missing or extra or wrong:

@@ -1,157 +1,66 @@
-"""Small architectures: image batch (N, C, H, W) in [0, 1] -> logits (N, K), the normalisation inside."""
+"""Architectures by name: image batch (N, C, H, W) in [0, 1] -> logits (N, K), the normalisation inside."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from modelward.core import consent
 from modelward.core.errors import InputError, UsageError
 from modelward.core.nearest import nearest
-from modelward.core.rng import forked
+from modelward.core.rng import forked, generator
+from modelward.models import custom
+from modelward.models.architecture import Architecture
+from modelward.models.efficient import EFFICIENT
+from modelward.models.mobile import MOBILE
+from modelward.models.net import Net
+from modelward.models.plain import PLAIN
+from modelward.models.residual import RESIDUAL
+from modelward.models.vit import VIT
 
+__all__ = ["ARCHITECTURES", "Architecture", "Net", "build", "describe", "infer"]
 
-class Net(nn.Module):
-    """A body behind its normalisation: ``body((x - mean) / std)``.
-
-    ``arch`` is its name with arguments, as in ``--arch``; ``size`` the (height, width) it was built for.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self, body: nn.Module, arch: str, *, classes: int, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
-    ) -> None:
-        super().__init__()
-        self.body = body
-        self.arch, self.classes, self.size = arch, classes, size
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
-
-    @property
-    def channels(self) -> int:
-        """Number of input channels."""
-        return self.mean.shape[1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, K) for images (N, C, H, W) in [0, 1]."""
-        if x.shape[1:] != (self.channels, *self.size):
-            message = f"{self.arch} takes images of shape {(self.channels, *self.size)}, got {tuple(x.shape[1:])}"
-            raise InputError(message)
-        logits: Tensor = self.body((x - self.mean) / self.std)
-        return logits
-
-
-def _mlp(channels: int, size: tuple[int, int], classes: int, *, width: int = 256) -> nn.Module:
-    """Two hidden layers on the flattened image."""
-    inputs = channels * size[0] * size[1]
-    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, classes))
-
-
-def _lenet5(channels: int, size: tuple[int, int], classes: int, *, width: int = 6) -> nn.Module:
-    """LeNet-5 with ReLU and max pooling; 61,706 parameters on 28x28 grey images with 10 classes."""
-    left = [(side // 2 - 4) // 2 for side in size]
-    if min(left) < 1:
-        message = f"lenet5 needs images of at least 12x12, got {size[0]}x{size[1]}"
-        raise UsageError(message)
-    wide = width * 8 // 3
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(width, wide, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-        nn.Linear(wide * left[0] * left[1], width * 20), nn.ReLU(),
-        nn.Linear(width * 20, width * 14), nn.ReLU(),
-        nn.Linear(width * 14, classes),
-    )  # fmt: skip
-
-
-def _cnn(channels: int, size: tuple[int, int], classes: int, *, width: int = 16) -> nn.Module:
-    """Three convolutions with batch normalisation and pooling, global average, one linear layer."""
-    if min(size) < 8:
-        message = f"cnn needs images of at least 8x8, got {size[0]}x{size[1]}"
-        raise UsageError(message)
-    layers: list[nn.Module] = []
-    for inputs, outputs in ((channels, width), (width, 2 * width), (2 * width, 4 * width)):
-        layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, classes))
-
-
-class _Block(nn.Module):
-    """The basic residual block with a projection where the shape changes (He et al. 2016, option B)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return relu(F(x) + shortcut(x))."""
-        inner = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(inner + self.shortcut(x))
-
-
-def _resnet(blocks: int) -> Callable[..., nn.Module]:
-    """Return the builder of a CIFAR-style residual network with ``3 * 2 * blocks + 2`` layers."""
-
-    def make(channels: int, size: tuple[int, int], classes: int, *, width: int = 16) -> nn.Module:
-        del size
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-        inputs = width
-        for stage, outputs in enumerate((width, 2 * width, 4 * width)):
-            for index in range(blocks):
-                layers.append(_Block(inputs, outputs, 2 if stage and not index else 1))
-                inputs = outputs
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
-
-    return make
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A builder, its default width, and how the width and the image side are read back from weights."""
-
-    make: Callable[..., nn.Module]
-    width: int
-    first: str
-    last: str
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "mlp": Architecture(_mlp, 256, "body.1.weight", "body.5.weight"),
-    "lenet5": Architecture(_lenet5, 6, "body.0.weight", "body.11.weight"),
-    "cnn": Architecture(_cnn, 16, "body.0.weight", "body.14.weight"),
-    "resnet8": Architecture(_resnet(1), 16, "body.0.weight", "body.8.weight"),
-    "resnet14": Architecture(_resnet(2), 16, "body.0.weight", "body.11.weight"),
-    "resnet20": Architecture(_resnet(3), 16, "body.0.weight", "body.14.weight"),
-}
+ARCHITECTURES: dict[str, Architecture] = {**PLAIN, **RESIDUAL, **MOBILE, **VIT, **EFFICIENT}
+CHANNELS = 1024
 
 
 def describe(arch: str) -> tuple[str, dict[str, int]]:
-    """Split ``"resnet8:width=16"`` into its name and arguments.
+    """Split ``"resnet8:width=16"`` into its name and arguments; a function's name is one word.
 
-    >>> describe("resnet8:width=32")
-    ('resnet8', {'width': 32})
+    >>> describe("vit-tiny:width=32,depth=2")
+    ('vit-tiny', {'width': 32, 'depth': 2})
+    >>> describe("mynets.small:make")
+    ('mynets.small:make', {})
     """
     name, _, rest = arch.partition(":")
     if name not in ARCHITECTURES:
-        message = f"there is no architecture {name!r}{nearest(name, ARCHITECTURES)}; known: {' '.join(ARCHITECTURES)}"
+        if custom.is_custom(arch):
+            return arch, {}
+        message = (
+            f"there is no architecture {name!r}{nearest(name, ARCHITECTURES)}; known: {' '.join(ARCHITECTURES)}, "
+            "or package.module:function for one of your own"
+        )
         raise UsageError(message)
+    known = ARCHITECTURES[name].arguments
     arguments: dict[str, int] = {}
     for part in filter(None, rest.split(",")):
         option, _, value = part.partition("=")
-        if option != "width" or not value.isdigit() or not 1 <= int(value) <= 1024:
-            message = f"{arch!r}: an architecture takes width=1..1024, as in {name}:width={ARCHITECTURES[name].width}"
-            raise UsageError(message)
+        bounds = known.get(option)
+        if bounds is None or not (value.isascii() and value.isdigit()) or not bounds.low <= int(value) <= bounds.high:
+            raise UsageError(_wrong_argument(arch, name))
         arguments[option] = int(value)
     return name, arguments
+
+
+def _wrong_argument(arch: str, name: str) -> str:
+    """Return what is wrong with the arguments of ``arch``."""
+    known = ARCHITECTURES[name].arguments
+    if not known:
+        return f"{arch!r}: {name} takes no arguments"
+    words = ", ".join(f"{option}={a.low}..{a.high}" for option, a in known.items())
+    return f"{arch!r}: this architecture takes {words}, as in {name}:{','.join(f'{o}={a.default}' for o, a in known.items())}"
 
 
 def build(
@@ -169,13 +78,13 @@ def build(
     Parameters
     ----------
     arch
-        name with arguments, ``"resnet14:width=16"``.
+        name with arguments, ``"resnet14:width=16"``, or ``"package.module:function"``, which is imported and called.
     classes, channels, size
         number of outputs, input channels, (height, width).
     rng
         source of the initial weights.
     mean, std
-        per-channel normalisation; default 0.5 and 0.25.
+        per-channel normalisation; default 0.5 and 0.25, and none for a function's net.
 
     Examples
     --------
@@ -185,36 +94,87 @@ def build(
     61706
     """
     name, arguments = describe(arch)
-    with forked(rng):
-        body = ARCHITECTURES[name].make(channels, size, classes, **arguments)
-    return Net(body, arch, classes=classes, size=size, mean=mean or [0.5] * channels, std=std or [0.25] * channels).eval()
+    if name in ARCHITECTURES:
+        with forked(rng):
+            body = ARCHITECTURES[name].make(channels, size, classes, **arguments)
+        usual = (0.5, 0.25)
+    else:
+        consent.give([arch])
+        body, usual = custom.call(arch, rng=rng), (0.0, 1.0)
+        _, found = custom.input_shape(arch, body, [(channels, *size)])
+        if found != classes:
+            message = f"--arch {arch}: its net has {found} outputs, {classes} classes are wanted"
+            raise InputError(message)
+    return Net(body, arch, classes=classes, size=size, mean=mean or [usual[0]] * channels, std=std or [usual[1]] * channels).eval()
 
 
-def infer(arch: str, state: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Net:
+def infer(arch: str, state: Mapping[str, Tensor], size: tuple[int, int] | None = None, like: tuple[int, int, int] | None = None) -> Net:
     """Return a network of the size of weights ``state``, to be filled with them: classes, channels, width and side are read from the tensors.
 
-    Nothing is drawn at random, no more memory is taken than by ``state``; raises `InputError` for weights of another architecture.
+    Parameters
+    ----------
+    arch
+        name; arguments count where weights do not tell them, such as the heads of a transformer.
+    size
+        (height, width); ``None``: what the weights tell.
+    like
+        (channels, height, width) of images that a function's net is tried with.
+
+    Raises
+    ------
+    InputError
+        for weights of another architecture. Nothing is drawn at random, and no more memory is taken than by ``state``.
     """
-    name, _ = describe(arch)
+    name, given = describe(arch)
+    if name not in ARCHITECTURES:
+        return _of_function(arch, state, size, like)
     plan = ARCHITECTURES[name]
-    first, last = _shape(name, state, plan.first), _shape(name, state, plan.last)
-    width, classes = first[0], last[0]
-    mean, std = state.get("mean"), state.get("std")
+
+    def shapes(key: str) -> tuple[int, ...]:
+        return _shape(name, state, key)
+
+    arguments = {**plan.defaults, **given, **plan.read(shapes, state)}
+    first, classes = shapes(plan.first), shapes(plan.last)[0]
+    mean = state.get("mean")
     channels = int(mean.numel()) if mean is not None else (1 if name == "mlp" else first[1])
-    if not (width <= 1024 and 1 <= channels <= 1024 and (std is None or std.numel() == channels)):
-        message = (
-            f"these weights are not a {name}: width {width}, {channels} input channels (1024 at most) and the normalisation must agree"
-        )
+    beyond = [option for option, a in plan.arguments.items() if not a.low <= arguments[option] <= a.high]
+    if beyond or not 1 <= channels <= CHANNELS:
+        what = f"{beyond[0]} {arguments[beyond[0]]}" if beyond else f"{channels} input channels"
+        message = f"these weights are not a {name}: {what} is out of bounds; pass the right --arch"
         raise InputError(message)
     if size is None:
-        size = _side(name, state, channels)
-    arch = name if width == plan.width else f"{name}:width={width}"
+        side = plan.side(shapes, channels, arguments) if plan.side else plan.usual
+        size = side, side
+    told = ",".join(f"{option}={value}" for option, value in arguments.items() if value != plan.defaults[option])
+    arch = f"{name}:{told}" if told else name
     with torch.device("meta"):
-        body = plan.make(channels, size, classes, width=width)
+        body = plan.make(channels, size, classes, **arguments)
     _require_held(arch, body, state)
-    flat_mean = mean.flatten().tolist() if mean is not None else [0.0] * channels
-    flat_std = std.flatten().tolist() if std is not None else [1.0] * channels
-    return Net(body.to_empty(device="cpu"), arch, classes=classes, size=size, mean=flat_mean, std=flat_std).eval()
+    return _behind(body.to_empty(device="cpu"), arch, classes, channels, size, state)
+
+
+def _of_function(arch: str, state: Mapping[str, Tensor], size: tuple[int, int] | None, like: tuple[int, int, int] | None) -> Net:
+    """Return the net of the user's function, its shape found by trying."""
+    body = custom.call(arch, rng=generator(0))
+    mean = state.get("mean") if custom.is_ours(body, state) else None
+    shapes = custom.candidates(body, like, size)
+    if mean is not None:
+        shapes = [shape for shape in shapes if shape[0] == mean.numel()] or shapes
+    (channels, *sides), classes = custom.input_shape(arch, body, shapes)
+    return _behind(body, arch, classes, channels, (sides[0], sides[1]), state)
+
+
+def _behind(body: nn.Module, arch: str, classes: int, channels: int, size: tuple[int, int], state: Mapping[str, Tensor]) -> Net:
+    """Put ``body`` behind the normalisation that ``state`` holds."""
+    flat = {name: state[name].flatten().tolist() for name in ("mean", "std", "order") if name in state}
+    mean, std, order = flat.get("mean", [0.0] * channels), flat.get("std", [1.0] * channels), flat.get("order")
+    if len(mean) != channels or len(std) != channels or 0 in std:
+        message = f"these weights are not a {arch}: its normalisation has {len(mean)} means and {len(std)} spreads for {channels} channels, none may be 0"
+        raise InputError(message)
+    if order is not None and sorted(order) != list(range(channels)):
+        message = f"these weights are not a {arch}: the order of its channels is {order[:8]}, not one of {channels} channels"
+        raise InputError(message)
+    return Net(body, arch, classes=classes, size=size, mean=mean, std=std, order=order).eval()
 
 
 def _shape(name: str, state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
@@ -235,16 +195,4 @@ def _require_held(arch: str, body: nn.Module, state: Mapping[str, Tensor]) -> No
     """Refuse weights too few to fill ``body`` before it takes memory: a small file could ask for terabytes."""
     wanted = {f"body.{key}": tensor for key, tensor in body.state_dict().items()}
     if sum(map(Tensor.numel, wanted.values())) > sum(map(Tensor.numel, state.values())):
-        raise _misfit(arch, state, next(key for key in wanted if key not in state or state[key].shape != wanted[key].shape))
-
-
-def _side(name: str, state: Mapping[str, Tensor], channels: int) -> tuple[int, int]:
-    """Guess a square input size from the first linear layer; networks with global pooling default to 32x32."""
-    if name == "mlp":
-        side = math.isqrt(_shape(name, state, "body.1.weight")[1] // channels)
-    elif name == "lenet5":
-        wide = _shape(name, state, "body.3.weight")[0]
-        side = (math.isqrt(_shape(name, state, "body.7.weight")[1] // wide) * 2 + 4) * 2
-    else:
-        side = 32
-    return side, side
+        raise _misfit(arch, state, next((key for key in wanted if key not in state or state[key].shape != wanted[key].shape), "body"))

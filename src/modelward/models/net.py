@@ -1,0 +1,73 @@
+"""A network behind its normalisation: what every model file becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from modelward.core.errors import InputError
+
+
+class Net(nn.Module):
+    """A body behind its normalisation: ``body((x[:, order] - mean) / std)``.
+
+    ``arch`` is its name with arguments, as in ``--arch``; ``size`` the (height, width) it was built for. The tensors ``mean`` and ``std`` are part
+    of its state, and so is ``order`` where the body does not take its channels as they come.
+
+    Parameters
+    ----------
+    body
+        image batch (N, C, H, W), normalised -> logits (N, K).
+    arch, classes, size
+        name with arguments, number K of outputs, (height, width).
+    mean, std
+        one number a channel, in the body's order of channels.
+    order
+        for each channel of the body, the channel of the image that it takes; ``(2, 1, 0)`` for a body that was trained on BGR.
+
+    Examples
+    --------
+    >>> net = Net(nn.Flatten(), "flat", classes=12, size=(2, 2), mean=[0.5] * 3, std=[0.5] * 3, order=(2, 1, 0))
+    >>> net(torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1).expand(1, 3, 2, 2))[0, ::4]
+    tensor([ 1.,  0., -1.])
+    """
+
+    mean: Tensor
+    std: Tensor
+    order: Tensor | None
+
+    def __init__(
+        self,
+        body: nn.Module,
+        arch: str,
+        *,
+        classes: int,
+        size: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        order: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.arch, self.classes, self.size = arch, classes, size
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+        plain = order is None or list(order) == list(range(len(mean)))
+        self.register_buffer("order", None if plain else torch.tensor(order, dtype=torch.int64))
+
+    @property
+    def channels(self) -> int:
+        """Number of input channels."""
+        return self.mean.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, K) for images (N, C, H, W) in [0, 1]."""
+        if x.shape[1:] != (self.channels, *self.size):
+            message = f"{self.arch} takes images of shape {(self.channels, *self.size)}, got {tuple(x.shape[1:])}"
+            raise InputError(message)
+        if self.order is not None:
+            x = x[:, self.order]
+        logits: Tensor = self.body((x - self.mean) / self.std)
+        return logits
