@@ -20,7 +20,9 @@ def fingerprint_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
     del ground
     parts = [rows_of(run, cell) for cell in plan.fingerprints]
     rows = [row for part in parts for row in part]
-    main = parts[0]
+    main = parts[0] if parts else []
+    if not parts:
+        return section("fingerprint", "Recognising thieves", "not tested", "Thieves were not fingerprinted.")
     if not main:
         why = next((run.failed[cell.key] for cell in plan.fingerprints if cell.key in run.failed), "a model of the farm failed")
         return section("fingerprint", "Recognising thieves", "not tested", f"Thieves could not be fingerprinted: {why}.")
@@ -36,7 +38,7 @@ def fingerprint_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
         lead = f"Thieves and strangers are told apart with AUC {total['value']:.3f}, but {nulls} independent models are too few for a threshold."
     else:
         lead = (
-            f"SAC-JC recognises {round(caught['value'] * caught['n'])} of {caught['n']} thieves (AUC {total['value']:.3f} "
+            f"{main[0]['method'].upper()} recognises {round(caught['value'] * caught['n'])} of {caught['n']} thieves (AUC {total['value']:.3f} "
             f"[{total['ci_low']:.3f}, {total['ci_high']:.3f}]) at threshold {false['extra']['threshold']:.4f}; an independent model like the "
             f"{false['extra']['nulls']} null models is accused with probability at most {false['extra']['rank_bound']:.1%}, and {_count(false)}."
         )
@@ -47,7 +49,7 @@ def fingerprint_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
         for row in main if row["metric"] == "auc"
     ]  # fmt: skip
     return section(
-        "fingerprint", "Recognising thieves: SAC-JC", "flagged" if weak or false["value"] else "passed", lead, rows=rows, checks=checks,
+        "fingerprint", f"Recognising thieves: {main[0]['method'].upper()}", "flagged" if weak or false["value"] else "passed", lead, rows=rows, checks=checks,
         plots=[_strip(main, false), _strip(main, false, kind="histogram"), _roc(main, total)],
         not_tested=["Thieves who change answers on purpose: rounding, noise, detectors, ensembles.", "Transfer to other classes, adversarial extraction.",
                     "An owner who chooses probes after seeing the suspect: commit to the key first."],

@@ -8,17 +8,19 @@ from typing import Any
 import torch
 
 from modelward.attacks.evasion.flags import FLAGS, black_box_wins
-from modelward.audit.plan import ATTACKS, EPS, WORDS, Plan
+from modelward.audit.plan import WORDS, Plan
 from modelward.audit.question import Ground
+from modelward.audit.scope import Attack
 from modelward.audit.section import percent, rows_of, section
 from modelward.evaluation.engine import Run
 from modelward.evaluation.store import Store
-from modelward.evaluation.work_corruption import LEVELS, UNITS
+from modelward.evaluation.work_corruption import UNITS
 from modelward.statistics import wilson
 
 NAMES = {"pgd": "PGD, 20 steps", "fgsm": "FGSM, one step", "noise": "random noise of equal norm"}
 ROLES = {"pgd": "main", "fgsm": "attack", "noise": "control"}
-USUAL = {"linf": "linf 8/255", "l2": "l2 0.5"}
+USUAL = "linf 8/255"
+ERASING = {"linf": 0.5, "l2": 16.0}
 
 
 def intake_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
@@ -67,43 +69,62 @@ def clean_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
 
 def evasion_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
     """Say how small a change of the image makes it err."""
-    rows = [row for key in plan.curves for row in rows_of(run, plan.curves[key])]
+    rows = {key: rows_of(run, cell) for key, cell in plan.curves.items()}
+    every = [row for part in rows.values() for row in part]
     signs, checks = masking_checks(ground, plan, run)
-    usual = {norm: [r for r in rows if r["attack"] == "pgd" and r["budget"] == budget] for norm, budget in USUAL.items()}
-    noise = [r for r in rows if r["attack"] == "noise" and r["budget"] == USUAL["linf"]]
-    if not usual["linf"] or not noise:
-        return section("evasion", "Evasion", "not tested", "Evasion could not be measured.", checks=checks, rows=rows)
-    lead = (
-        f"Changes of at most 8 grey levels of 255 leave {percent(usual['linf'][0])} of {usual['linf'][0]['n']} images correctly classified; "
-        f"random noise of the same size leaves {percent(noise[0])}."
-    )
-    weak = usual["linf"][0]["value"] < 0.5 * noise[0]["value"]
+    lead, weak = _evasion_lead(every)
+    if not every:
+        return section("evasion", "Evasion", "not tested", lead, checks=checks)
+    norms = dict.fromkeys(attack.norm for attack in plan.scope.attacks)
     return section(
-        "evasion", "Evasion: small changes made to deceive", "flagged" if weak or signs else "passed", lead, rows=rows, checks=checks,
-        plots=[_eps_plot(rows, norm) for norm in EPS], flags=sorted({flag for row in rows for flag in row["flags"]}),
-        not_tested=["Stronger attacks: AutoAttack, Carlini-Wagner, query-only attacks, patches.",
+        "evasion", "Evasion: small changes made to deceive", "flagged" if weak or signs else "passed", lead, rows=every, checks=checks,
+        plots=[plot for norm in norms if (plot := _eps_plot(plan, rows, norm))], flags=sorted({flag for row in every for flag in row["flags"]}),
+        not_tested=["Other attacks than those named here: AutoAttack, query-only attacks, patches.",
                     "Changes that nobody would notice but that are not small in these norms.",
                     "An attack that knows more about this model than its gradients."],
     )  # fmt: skip
 
 
-def _eps_plot(rows: list[dict[str, Any]], norm: str) -> dict[str, Any]:
-    """Return accuracy over eps, one series per attack, the last (sanity) eps left out."""
+def _evasion_lead(rows: list[dict[str, Any]]) -> tuple[str, bool]:
+    """Return the section in one sentence, and whether changes made on purpose do far more than noise does."""
+    attacks = [row for row in rows if row["attack"] != "noise"]
+    if not attacks:
+        return "Evasion was not measured.", False
+    usual = [row for row in attacks if row["attack"] == "pgd" and row["budget"] == USUAL]
+    row = usual[0] if usual else min(attacks, key=lambda found: found["value"])
+    noise = next((other for other in rows if other["attack"] == "noise" and other["budget"] == row["budget"]), None)
+    what = "Changes of at most 8 grey levels of 255 leave" if usual else f"{row['attack']} at {row['budget']} leaves"
+    control = f"; random noise of the same size leaves {percent(noise)}" if noise else ""
+    lead = f"{what} {percent(row)} of {row['n']} images correctly classified{control}."
+    return lead, noise is not None and row["value"] < 0.5 * noise["value"]
+
+
+def _eps_plot(plan: Plan, rows: dict[str, list[dict[str, Any]]], norm: str) -> dict[str, Any] | None:
+    """Return accuracy over eps, one series per attack, the last (sanity) eps of the usual ones left out."""
     series = []
-    for name, _, _ in ATTACKS:
-        line = sorted((r for r in rows if r["attack"] == name and r["extra"]["norm"] == norm), key=lambda r: r["extra"]["eps"])[:-1]
+    for key, attack in plan.scope.curves().items():
+        line = sorted(rows[key], key=lambda r: r["extra"]["eps"]) if attack.norm == norm else []
+        line = line[:-1] if len(line) > 1 and _covers_all(attack) else line
         if line:
             start = wilson(line[0]["extra"]["unchanged"], line[0]["n"])
             series.append({
-                "name": NAMES[name], "role": ROLES[name], "x": [0.0, *(r["extra"]["eps"] * (255 if norm == "linf" else 1) for r in line)],
+                "name": NAMES.get(key.removesuffix(f" {norm}"), key), "role": ROLES.get(attack.method, "attack"),
+                "x": [0.0, *(r["extra"]["eps"] * (255 if norm == "linf" else 1) for r in line)],
                 "y": [start.value, *(r["value"] for r in line)], "low": [start.low, *(r["ci_low"] for r in line)],
                 "high": [start.high, *(r["ci_high"] for r in line)],
             })  # fmt: skip
-    unit = "grey levels of 255" if norm == "linf" else "Euclidean norm, pixels in [0, 1]"
+    if not series:
+        return None
+    units = {"linf": "grey levels of 255", "l2": "Euclidean norm, pixels in [0, 1]"}
     return {
-        "kind": "curve", "title": f"Accuracy over eps, {'Linf' if norm == 'linf' else 'L2'}", "x_label": f"eps ({unit})", "y_label": "accuracy",
-        "series": series, "note": "Bands are 95 % Wilson intervals; images rounded to 8 bits after the attack.",
+        "kind": "curve", "title": f"Accuracy over eps, {norm.capitalize()}", "x_label": f"eps ({units.get(norm, 'pixels in [0, 1]')})",
+        "y_label": "accuracy", "series": series, "note": "Bands are 95 % Wilson intervals; images rounded to 8 bits after the attack.",
     }  # fmt: skip
+
+
+def _covers_all(attack: Attack) -> bool:
+    """Return whether the largest radius can erase any image: a check of the attack itself."""
+    return attack.eps[-1] >= ERASING.get(attack.norm, float("inf"))
 
 
 def masking_checks(ground: Ground, plan: Plan, run: Run) -> tuple[list[str], list[dict[str, str]]]:
@@ -118,32 +139,32 @@ def masking_checks(ground: Ground, plan: Plan, run: Run) -> tuple[list[str], lis
         {"name": name, "status": "flagged" if name in found else "passed", "text": found.get(name, "no sign of it"), "fix": fix if name in found else ""}
         for name, fix in FLAGS.items()
     ]  # fmt: skip
-    for norm in EPS:
-        far = rows_of(run, plan.curves[f"pgd {norm}"])[-1:]
-        if far and far[0]["value"] > 0.1:
-            found[f"large eps {norm}"] = "a change that can erase the image leaves accuracy: the attack is not working"
-            checks.append(
-                {
-                    "name": f"large eps {norm}",
-                    "status": "flagged",
-                    "text": f"{percent(far[0])} at {far[0]['budget']}",
-                    "fix": "gradients mislead: use another loss",
-                }
-            )
+    for key, attack in plan.scope.curves().items():
+        far = rows_of(run, plan.curves[key])[-1:]
+        if attack.method == "pgd" and _covers_all(attack) and far and far[0]["value"] > 0.1:
+            name, text = f"large eps {attack.norm}", f"{percent(far[0])} at {far[0]['budget']}"
+            found[name] = "a change that can erase the image leaves accuracy: the attack is not working"
+            checks.append({"name": name, "status": "flagged", "text": text, "fix": "gradients mislead: use another loss"})
     return list(found), checks
 
 
 def _weaker_attack_wins(plan: Plan, run: Run) -> str | None:
-    """Return the evidence that noise or one step beats the iterated attack somewhere."""
-    for norm in EPS:
-        arrays = {name: _robust(plan, run, f"{name} {norm}") for name, _, _ in ATTACKS}
-        strong = arrays.pop("pgd")
-        for name, weak in arrays.items():
-            if strong is not None and weak is not None:
-                for i, eps in enumerate(EPS[norm][:-1]):
-                    found = black_box_wins(strong[i], weak[i])
-                    if found:
-                        return f"{NAMES[name]} at {norm} {eps:.3f}: {found}"
+    """Return the evidence that noise or one step beats the iterated attack somewhere, the radius that erases images left out."""
+    curves = plan.scope.curves()
+    pairs = [
+        ((key, attack), (other, weaker))
+        for key, attack in curves.items() for other, weaker in curves.items()
+        if attack.method == "pgd" and weaker.method in {"fgsm", "noise"} and weaker.norm == attack.norm
+    ]  # fmt: skip
+    for (key, attack), (other, weaker) in pairs:
+        strong, weak = _robust(plan, run, key), _robust(plan, run, other)
+        if strong is None or weak is None:
+            continue
+        radii = attack.eps[:-1] if _covers_all(attack) else attack.eps
+        for i, eps in enumerate(radii):
+            text = black_box_wins(strong[i], weak[weaker.eps.index(eps)]) if eps in weaker.eps else None
+            if text:
+                return f"{NAMES[weaker.method]} at {attack.norm} {eps:.3f}: {text}"
     return None
 
 
@@ -158,15 +179,9 @@ def _robust(plan: Plan, run: Run, key: str) -> torch.Tensor | None:
 def corruption_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
     """Say whether it survives what platforms and cameras do to images."""
     rows = {kind: rows_of(run, cell) for kind, cell in plan.corruptions.items()}
-    jpeg = next((r for r in rows["jpeg"] if r["extra"]["level"] == 50), None)
-    if jpeg is None:
-        return section("corruption", "Everyday changes", "not tested", "Everyday changes could not be measured.")
-    loss = jpeg["extra"]["unchanged"] / jpeg["n"] - jpeg["value"]
-    before = jpeg["extra"]["unchanged"] / jpeg["n"]
-    change = f"costs {loss * 100:.1f} points" if loss > 0 else "costs nothing"
-    lead = (
-        f"JPEG at quality 50 {change}: {percent(jpeg)} of {jpeg['n']} images are classified correctly, {before * 100:.1f} % of them before."
-    )
+    lead, loss = _corruption_lead([row for part in rows.values() for row in part])
+    if loss is None:
+        return section("corruption", "Everyday changes", "not tested", lead)
     plots = [
         {
             "kind": "curve", "title": f"Accuracy under {kind}", "x_label": UNITS[kind], "y_label": "accuracy",
@@ -178,9 +193,22 @@ def corruption_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
     return section(
         "corruption", "Everyday changes: recompression, noise, blur", "flagged" if loss > 0.1 else "passed", lead,
         rows=[row for part in rows.values() for row in part], plots=plots,
-        not_tested=[f"Other corruptions than {', '.join(LEVELS)}: weather, motion, geometry.",
+        not_tested=[f"Other corruptions than {', '.join(plan.corruptions)}: weather, motion, geometry.",
                     f"Images from other cameras than those of {ground.splits.name}."],
     )  # fmt: skip
+
+
+def _corruption_lead(rows: list[dict[str, Any]]) -> tuple[str, float | None]:
+    """Return the section in one sentence, and the accuracy lost: at JPEG quality 50, else at the worst of what was tried."""
+    if not rows:
+        return "Everyday changes were not measured.", None
+    jpeg = next((row for row in rows if row["attack"] == "jpeg" and row["extra"]["level"] == 50), None)
+    row = jpeg or min(rows, key=lambda found: found["value"])
+    before = row["extra"]["unchanged"] / row["n"]
+    loss = before - row["value"]
+    what = "JPEG at quality 50" if jpeg else f"{row['attack']} at {row['budget']}"
+    change = f"costs {loss * 100:.1f} points" if loss > 0 else "costs nothing"
+    return f"{what} {change}: {percent(row)} of {row['n']} images are classified correctly, {before * 100:.1f} % of them before.", loss
 
 
 def cost_section(plan: Plan, run: Run, seconds: float) -> dict[str, Any]:

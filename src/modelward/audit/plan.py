@@ -7,34 +7,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelward.audit.question import Ground, cell_seed
+from modelward.audit.scope import Scope, usual_scope
 from modelward.core.catalogue import find
 from modelward.evaluation.budget import predict_seconds, train_seconds
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.farm import TheftSpec, theft_cell, thefts
-from modelward.evaluation.work_corruption import LEVELS
-from modelward.evaluation.zoo import OTHERS, NullSpec, null_cells, null_recipe, train_cell
-from modelward.models.nets import describe
+from modelward.evaluation.zoo import NullSpec, null_cells, null_recipe, train_cell
 
 WORDS = {
     "work_clean:intake": "intake checks", "work_clean:clean": "clean accuracy", "work_evasion:signs": "signs of masked gradients",
     "work_evasion:curve": "accuracy over eps", "work_corruption:curve": "accuracy under everyday changes", "work_theft:steal": "thefts",
     "work_training:train": "models trained independently", "work_fingerprint:assess": "fingerprints",
 }  # fmt: skip
-ATTACKED = {"smoke": 64, "quick": 512, "full": 2048}
-COPIES = {"smoke": 1, "quick": 3, "full": 6}
-EPS = {"linf": tuple(k / 255 for k in (1, 2, 4, 8, 16, 32, 128)), "l2": (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 16.0)}
-ATTACKS: tuple[tuple[str, dict[str, Any], float], ...] = (("pgd", {}, 20.0), ("fgsm", {}, 1.0), ("noise", {}, 0.5))
-FINGERPRINTS: tuple[tuple[str, dict[str, Any], str], ...] = (
-    ("sac-jc", {}, "weights"),
-    ("sac-jc", {}, "label"),
-    ("sac-jc", {"variant": "paper"}, "weights"),
-)
 
 
 @dataclass(frozen=True)
 class Plan:
     """The cells of an audit by section; `cells` lists them all."""
 
+    scope: Scope
     single: dict[str, Cell]
     curves: dict[str, Cell]
     corruptions: dict[str, Cell]
@@ -58,15 +49,22 @@ class Plan:
 
 def make_plan(ground: Ground) -> Plan:
     """Return the plan of an audit."""
-    profile, arch = ground.question.profile, ground.loaded.arch
-    others = [name for name in OTHERS if name != describe(arch)[0]][:1]
-    nulls = null_cells(arch, ground.study, ground.parts, profile=profile, seed=ground.question.seed)
-    thieves = [(spec, _theft(ground, spec, "report")) for spec in thefts(arch, COPIES[profile], others)]
-    validation = [(spec, _theft(ground, spec, "validation")) for spec in thefts(arch, 1, ())]
+    arch, scope = ground.loaded.arch, scope_of(ground)
+    thieves = [(spec, _theft(ground, spec, "report")) for spec in scope.theft]
+    nulls, validation = list[Cell](), list[tuple[TheftSpec, Cell]]()
+    if scope.fingerprints:
+        nulls = null_cells(arch, ground.study, ground.parts, profile=ground.question.profile, seed=ground.question.seed)
+        validation = [(spec, _theft(ground, spec, "validation")) for spec in thefts(arch, 1, ())]
     return Plan(
-        single=_single(ground), curves=_curves(ground), corruptions=_corruptions(ground), thieves=thieves, validation=validation,
-        scratch=_scratch(ground, thieves), nulls=nulls, fingerprints=fingerprint_cells(ground, FINGERPRINTS, nulls, validation, thieves),
+        scope=scope, single=_single(ground, scope), curves=_curves(ground, scope), corruptions=_corruptions(ground, scope), thieves=thieves,
+        validation=validation, scratch=_scratch(ground, thieves), nulls=nulls,
+        fingerprints=fingerprint_cells(ground, scope.fingerprints, nulls, validation, thieves),
     )  # fmt: skip
+
+
+def scope_of(ground: Ground) -> Scope:
+    """Return what is tested: what the question chose, else what its profile tests."""
+    return ground.question.choice.over(usual_scope(ground.question.profile, ground.loaded.arch))
 
 
 def _theft(ground: Ground, spec: TheftSpec, purpose: str) -> Cell:
@@ -84,9 +82,9 @@ def _measure(ground: Ground, work: str, settings: dict[str, Any], label: str, pa
     )  # fmt: skip
 
 
-def _single(ground: Ground) -> dict[str, Cell]:
+def _single(ground: Ground, scope: Scope) -> dict[str, Cell]:
     """Return the cells that look at the model as it is."""
-    count = ATTACKED[ground.question.profile]
+    count = scope.images
     return {
         "intake": _measure(ground, "work_clean:intake", {"count": count}, "intake checks", 4),
         "clean": _measure(ground, "work_clean:clean", {}, "clean accuracy", 1),
@@ -94,22 +92,24 @@ def _single(ground: Ground) -> dict[str, Cell]:
     }
 
 
-def _curves(ground: Ground) -> dict[str, Cell]:
+def _curves(ground: Ground, scope: Scope) -> dict[str, Cell]:
     """Return one cell per attack and norm."""
-    count = ATTACKED[ground.question.profile]
     return {
-        f"{name} {norm}": _measure(
-            ground, "work_evasion:curve", {"method": name, "fields": fields, "norm": norm, "eps": list(EPS[norm]), "count": count},
-            f"{name} {norm}", passes * len(EPS[norm]), (find(name).__module__,),
+        name: _measure(
+            ground, "work_evasion:curve",
+            {"method": attack.method, "fields": attack.settings, "norm": attack.norm, "eps": list(attack.eps), "count": scope.images},
+            name, attack.passes * len(attack.eps), (find(attack.method).__module__,),
         )
-        for norm in EPS for name, fields, passes in ATTACKS
+        for name, attack in scope.curves().items()
     }  # fmt: skip
 
 
-def _corruptions(ground: Ground) -> dict[str, Cell]:
+def _corruptions(ground: Ground, scope: Scope) -> dict[str, Cell]:
     """Return one cell per everyday change of the images."""
-    count = max(ATTACKED[ground.question.profile], 64)
-    return {kind: _measure(ground, "work_corruption:curve", {"kind": kind, "count": count}, f"{kind} curve", 2) for kind in LEVELS}
+    count = max(scope.images, 64)
+    return {
+        kind: _measure(ground, "work_corruption:curve", {"kind": kind, "count": count}, f"{kind} curve", 2) for kind in scope.corruptions
+    }
 
 
 def _scratch(ground: Ground, thieves: list[tuple[TheftSpec, Cell]]) -> dict[tuple[str, int], Cell]:

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modelward.audit.scope import Choice, usual_scope
 from modelward.core.errors import InputError, UsageError
 from modelward.core.guard import state_digest
 from modelward.core.rng import derive_seed
@@ -15,6 +16,7 @@ from modelward.evaluation.store import Store
 from modelward.evaluation.zoo import put_parts
 from modelward.models import LoadedModel, load_model
 from modelward.models.embedded import embedded_model
+from modelward.report.conditions import Condition
 
 PROFILES = ("smoke", "quick", "full")
 SMOKE_IMAGES = 600
@@ -37,6 +39,10 @@ class Question:
     trained_on
         ``owner``: the model saw only the owner's half of the training split; ``train``: it saw all of it. ``None`` asks the model file, and
         assumes ``train`` where that says nothing.
+    choice
+        what is tested; what it leaves open is the profile's.
+    fail_if
+        conditions on the figures, as in ``robust_acc < .4``; one that is met fails the audit.
     """
 
     model: Path | None = None
@@ -47,6 +53,8 @@ class Question:
     trained_on: str | None = None
     threads: int = 1
     size: tuple[int, int] | None = None
+    choice: Choice = field(default_factory=Choice)
+    fail_if: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -55,6 +63,10 @@ class Question:
         if self.trained_on not in {None, "owner", "train"}:
             message = f"trained_on is owner or train, not {self.trained_on!r}"
             raise UsageError(message)
+        for text in self.fail_if:
+            Condition.parse(text)
+        if self.choice != Choice():
+            self.choice.over(usual_scope(self.profile, "lenet5")).checked()
 
 
 @dataclass(frozen=True)

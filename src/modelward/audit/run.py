@@ -7,6 +7,7 @@ import datetime as dt
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +18,13 @@ from modelward.audit.fingerprint_section import fingerprint_section
 from modelward.audit.model_sections import clean_section, corruption_section, cost_section, evasion_section, intake_section
 from modelward.audit.plan import WORDS, Plan, make_plan
 from modelward.audit.question import Ground, Question, prepare, subject
+from modelward.audit.section import section
 from modelward.audit.theft_section import theft_section
 from modelward.core.errors import ModelwardError
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine, Run, closure
 from modelward.evaluation.store import Store
+from modelward.report.conditions import condition_checks
 
 WORKER_BYTES = 420 * 2**20
 
@@ -81,9 +84,11 @@ def document(ground: Ground, plan: Plan, run: Run, command: str, seconds: float)
         intake_section(ground, plan, run), clean_section(ground, plan, run), evasion_section(ground, plan, run),
         corruption_section(ground, plan, run), theft_section(ground, plan, run), fingerprint_section(ground, plan, run),
     ]  # fmt: skip
+    if ground.question.fail_if:
+        sections.append(conditions_section(ground.question.fail_if, sections))
     cost = cost_section(plan, run, seconds)
-    for section in sections:
-        for row in section["rows"]:
+    for part in sections:
+        for row in part["rows"]:
             row.update(profile=ground.question.profile, command=command, model=row["model"] or ground.victim[:16])
     return {
         "schema": "modelward/report", "version": 1, "modelward": __version__, "command": command, "profile": ground.question.profile,
@@ -92,6 +97,15 @@ def document(ground: Ground, plan: Plan, run: Run, command: str, seconds: float)
         "cost": {"seconds": seconds, "cells": len(closure(plan.cells())), "cached": sum(f.cached for f in run.finished.values()),
                  "work_seconds": sum(f.seconds for f in run.finished.values()), "failed": run.failed},
     }  # fmt: skip
+
+
+def conditions_section(texts: Sequence[str], sections: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Say which of the user's conditions are met; one that no figure is about fails too: a gate must not pass unseen."""
+    checks = condition_checks(texts, sections)
+    met, blind = ([check["name"] for check in checks if check["status"] == status] for status in ("failed", "not tested"))
+    lead = f"{len(met)} of {len(checks)} conditions to fail on are met{': ' if met else ''}{'; '.join(met)}."
+    lead += f" No figure was measured for {'; '.join(blind)}." if blind else ""
+    return section("conditions", "Conditions", "failed" if met or blind else "passed", lead, checks=checks)
 
 
 def _verdict(sections: list[dict[str, Any]], ground: Ground) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def theft_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
     """Say how much a theft saves the thief."""
     rows = _rows(ground, plan, run)
     if not rows:
-        return section("theft", "Theft", "not tested", "No theft could be run.", flags=sorted(set(run.failed.values())))
+        return section("theft", "Theft", "not tested", "No theft was run.", flags=sorted(set(run.failed.values())))
     owner = rows_of(run, plan.single["clean"])
     useful = [row for row in rows if row["extra"]["useful"]]
     gains = [row for row in useful if row["extra"]["from_scratch"] is None or row["value"] > row["extra"]["from_scratch"] + USEFUL_GAIN]

@@ -29,6 +29,12 @@ TrainedOn = Annotated[
 Jobs = Annotated[
     int | None, typer.Option("--jobs", min=1, metavar="N", help="Worker processes; without it one a core.", show_default=False)
 ]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option("--fail-if", metavar="CONDITION", help="Exit with 1 when it is met, as in 'robust_acc < .4'; may be repeated."),
+]
+JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write the checks as JUnit XML.")]
+PlanFile = Annotated[Path | None, typer.Option("--plan", metavar="FILE", help="YAML file that says what to test.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", metavar=FLAG, help="Only print cells, time and memory.")]
 
 
@@ -50,28 +56,37 @@ def audit(
     data: Data = "fashion-mini",
     trained_on: TrainedOn = None,
     size: Size = None,
+    plan: PlanFile = None,
+    fail_if: FailIf = None,
+    junit: JUnit = None,
     jobs: Jobs = None,
     dry_run: DryRun = False,
 ) -> int:
     """Audit a model: robustness, theft, and how well its thieves are recognised.
 
     Writes report.html and report.json into --out. After an interruption the same command goes on where it stopped. The exit code is 1 when a
-    check failed.
+    check failed, or a condition of --fail-if is met.
     """
     with working(options):
         from modelward.audit import audit as run
-        from modelward.audit import dry_run as plan
+        from modelward.audit import dry_run as planned
         from modelward.evaluation.store import Store
 
         question, store = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size), Store()
-        estimate = plan(question, store, jobs=jobs)
+        question = narrowed(question, plan, fail_if or [])
+        estimate = planned(question, store, jobs=jobs)
         if not dry_run:
             from modelward.report import ready, write
+            from modelward.report.junit import write_junit
 
             folder = ready(options.out or Path("modelward-report"))
+            if junit is not None:
+                ready(junit.parent)
             note(f"{plan_words(estimate)}; finished cells are kept in {store.folder}", quiet=options.quiet)
             document = run(question, store, jobs=jobs, command=command_line())
             html, json = write(document, folder)
+            if junit is not None:
+                write_junit(document, junit)
     if dry_run:
         show_plan(estimate, as_json=options.as_json)
     elif options.as_json:
@@ -80,6 +95,19 @@ def audit(
         _show_audit(document)
         say(f"report: {html}", wrap=False)
     return 1 if not dry_run and document["verdict"]["status"] == "failed" else 0
+
+
+def narrowed(question: Question, plan: Path | None, conditions: list[str]) -> Question:
+    """Return the question with a plan file's choices and the conditions to fail on."""
+    import dataclasses
+
+    if conditions:
+        question = dataclasses.replace(question, fail_if=tuple(conditions))
+    if plan is None:
+        return question
+    from modelward.audit.plan_file import with_plan
+
+    return with_plan(question, plan)
 
 
 def plan_words(estimate: Estimate) -> str:

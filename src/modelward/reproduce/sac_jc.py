@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from modelward.audit.plan import COPIES, fingerprint_cells
+from modelward.audit.plan import fingerprint_cells
 from modelward.audit.question import Ground, Question
+from modelward.audit.scope import COPIES
 from modelward.audit.section import percent
 from modelward.core.errors import ModelwardError, UsageError
 from modelward.core.guard import state_digest
