@@ -128,6 +128,20 @@ def test_a_square_side_is_read_from_the_weights(name: str, side: int) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_what_weights_do_not_tell_the_images_do(name: str) -> None:
+    state = build(name, classes=7, channels=3, size=(12, 16), rng=generator(0)).state_dict()
+    bare = {key: tensor for key, tensor in state.items() if key not in {"mean", "std"}}
+    if name in {"lenet5", "vit-tiny"}:  # their weights tell a square side, and fit no other
+        assert infer(name, bare, (12, 16), like=(3, 12, 16)).channels == 3
+        return
+    found = infer(name, bare, like=(3, 12, 16))
+    assert (found.channels, found.size) == (3, (12, 16))
+    assert infer(name, bare, (12, 16), like=(3, 12, 16)).size == (12, 16)
+    if name == "mlp":
+        assert infer(name, bare, like=(3, 30, 16)).channels == 1  # other images than it was made for
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("other", NAMES)
 def test_every_pair_of_architectures_is_told_apart(name: str, other: str) -> None:
     state = build(name, classes=10, size=(28, 28), rng=generator(0)).state_dict()

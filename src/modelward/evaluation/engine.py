@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelward.core import progress
+from modelward.core import consent, progress
 from modelward.core.errors import ModelwardError
 from modelward.evaluation.cell import Cell, Finished, Job, Outcome
 from modelward.evaluation.store import Store
@@ -62,8 +62,9 @@ def execute(work: str, job: Job) -> tuple[Outcome, str | None, float]:
     return Outcome(outcome.rows), digest, time.perf_counter() - started
 
 
-def _start_worker(parent: int, threads: int) -> None:
-    """Prepare a worker: leave Ctrl-C to the parent, die with it, use the planned number of threads."""
+def _start_worker(parent: int, threads: int, named: tuple[str, ...]) -> None:
+    """Prepare a worker: leave Ctrl-C to the parent, die with it, use the planned number of threads, know which functions the user named."""
+    consent.give(named)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
@@ -148,7 +149,7 @@ class Engine:
             workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start_worker,
-            initargs=(os.getpid(), max(cell.threads for cell in cells)),
+            initargs=(os.getpid(), max(cell.threads for cell in cells), consent.given()),
         )
         waiting, running = list(cells), dict[Future[Any], Cell]()
         try:

@@ -11,6 +11,7 @@ from modelward.core.rng import derive_seed
 from modelward.data import Study
 from modelward.evaluation.budget import train_seconds
 from modelward.evaluation.cell import Cell
+from modelward.models.custom import modules_of
 
 
 @dataclass(frozen=True)
@@ -69,5 +70,5 @@ def theft_cell(
         seed=derive_seed(seed, "theft", spec.method, spec.fields, spec.arch, spec.index, parts[part]),
         label=f"{spec.group} {' '.join(str(v) for v in spec.fields.values())}".strip() + f" #{spec.index}",
         seconds=train_seconds(spec.arch or victim_arch, len(getattr(study, part)), epochs, study.test.shape),
-        uses=(method.__module__,),
+        uses=(method.__module__, *modules_of(spec.arch or victim_arch)),
     )  # fmt: skip

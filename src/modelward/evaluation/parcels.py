@@ -10,7 +10,9 @@ from torch import nn
 
 from modelward.core.images import ImageSet
 from modelward.evaluation.cell import Outcome
+from modelward.evaluation.code import code_digest
 from modelward.evaluation.store import Store
+from modelward.models.custom import modules_of
 from modelward.models.files import fill
 from modelward.models.nets import Net, infer
 
@@ -33,7 +35,8 @@ def pack_model(model: nn.Module, facts: dict[str, str] | None = None) -> Outcome
     """Return a model as an outcome: its state and how to build it again."""
     assert isinstance(model, Net)  # noqa: S101  # every model of a farm comes from our builders
     arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in model.state_dict().items()}
-    return Outcome(arrays=arrays, facts={"arch": model.arch, "size": json.dumps(list(model.size)), **(facts or {})})
+    own = {"code": code_digest(*modules)} if (modules := modules_of(model.arch)) else {}  # another function makes another artefact of it
+    return Outcome(arrays=arrays, facts={"arch": model.arch, "size": json.dumps(list(model.size)), **own, **(facts or {})})
 
 
 def put_model(store: Store, model: Net) -> str:
@@ -43,7 +46,7 @@ def put_model(store: Store, model: Net) -> str:
 
 
 def get_model(folder: str, digest: str) -> Net:
-    """Return the model with ``digest``, in eval mode."""
+    """Return the model with ``digest``, in eval mode; one of the user's own architecture only when the user named that in this run."""
     arrays, facts = Store(folder).get(digest)
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     height, width = json.loads(facts["size"])

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
+from modelward.core import consent
 from modelward.core.errors import ModelwardError, UsageError
 from modelward.core.rng import derive_seed
 from modelward.data import Study
@@ -15,6 +16,7 @@ from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine, Run
 from modelward.evaluation.parcels import get_model, put_images
 from modelward.evaluation.store import Store
+from modelward.models.custom import modules_of
 from modelward.models.nets import ARCHITECTURES, describe
 from modelward.training import Recipe
 
@@ -87,6 +89,7 @@ def train_cell(spec: NullSpec, recipe: Recipe, parts: dict[str, str], study: Stu
         seed=derive_seed(seed, "null", asdict(spec), asdict(recipe), parts[spec.part]),
         label=f"null {spec.arch} on {spec.part} #{spec.index}",
         seconds=train_seconds(spec.arch, round(images), recipe.epochs, study.test.shape),
+        uses=modules_of(spec.arch),
         precision=recipe.precision,
     )
 
@@ -127,6 +130,7 @@ def null_zoo(
     profile
         ``"smoke"`` (2 siblings + 6 nulls), ``"quick"`` (6 + 28) or ``"full"`` (8 + 84).
     """
+    consent.give([arch])
     store = store or Store()
     cells = null_cells(arch, study, put_parts(store, study), profile=profile, seed=seed)
     run = Engine(store, jobs=jobs).run(cells, task="null models")

@@ -68,7 +68,7 @@ def _function(arch: str) -> Callable[[], object]:
         raise UnsafeFileError(message)
     name, _, attribute = arch.partition(":")
     importlib.invalidate_caches()
-    with _told(arch, "importing it raised"), _here():
+    with forked(generator(0)), _told(arch, "importing it raised"), _here():
         module = importlib.import_module(name)
     function = getattr(module, attribute, None)
     if not callable(function):
@@ -114,20 +114,20 @@ def input_shape(arch: str, body: nn.Module, shapes: Sequence[Shape]) -> tuple[Sh
     InputError
         when it takes none of them, or answers with something else than logits (N, K).
     """
-    why = "nothing was tried"
+    reasons = list[str]()
     for shape in shapes:
         try:
             with forked(generator(0)), frozen(body), torch.no_grad():
                 logits = body(torch.zeros(2, *shape))
         except Exception as error:  # noqa: BLE001  # somebody else's code raises whatever it likes
-            why = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+            reasons.append(f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}")
             continue
         if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == 2 and logits.is_floating_point():
             return shape, logits.shape[1]
         what = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        why = f"it answers with {what}, not with logits (N, K)"
+        reasons.append(f"it answers with {what}, not with logits (N, K)")
     tried = ", ".join("x".join(map(str, shape)) for shape in shapes[:4])
-    message = f"--arch {arch}: the net takes no images of {tried} (channels x height x width): {why}; pass --size H,W"
+    message = f"--arch {arch}: the net takes no images of {tried} (channels x height x width): {reasons[0]}; pass --size H,W"
     raise InputError(message)
 
 

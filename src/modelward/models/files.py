@@ -112,17 +112,20 @@ def load_model(
 def fill(model: Net, tensors: dict[str, Tensor], name: str) -> None:
     """Copy ``tensors`` into ``model``; every name and shape must match, normalisation buffers may be absent."""
     wanted = model.state_dict()
-    if model.arch.partition(":")[0] not in ARCHITECTURES:
+    own = model.arch.partition(":")[0] not in ARCHITECTURES
+    if own:
         tensors = aligned(model.body, tensors)
     missing = sorted(set(wanted) - set(tensors) - {"mean", "std", "order"})
     extra = sorted(set(tensors) - set(wanted))
     wrong = [key for key in wanted if key in tensors and wanted[key].shape != tensors[key].shape]
     if missing or extra or wrong:
+        key = (missing or extra or wrong)[0]
         what = (
-            f"tensor {missing[0]!r} is missing" if missing
-            else f"tensor {extra[0]!r} has no place" if extra
-            else f"tensor {wrong[0]!r} has shape {tuple(tensors[wrong[0]].shape)}, wanted {tuple(wanted[wrong[0]].shape)}"
+            "is missing" if missing
+            else "has no place" if extra
+            else f"has shape {tuple(tensors[key].shape)}, wanted {tuple(wanted[key].shape)}"
         )  # fmt: skip
+        what = f"tensor {key.removeprefix('body.') if own else key!r} {what}"
         message = f"{name} does not fit {model.arch}: {what}; pass the architecture it was trained with in --arch"
         raise InputError(message)
     with torch.no_grad():

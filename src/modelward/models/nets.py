@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -118,7 +119,7 @@ def infer(arch: str, state: Mapping[str, Tensor], size: tuple[int, int] | None =
     size
         (height, width); ``None``: what the weights tell.
     like
-        (channels, height, width) of images that a function's net is tried with.
+        (channels, height, width) of the images it will see, where weights tell neither channels nor side; a function's net is tried with it.
 
     Raises
     ------
@@ -136,7 +137,9 @@ def infer(arch: str, state: Mapping[str, Tensor], size: tuple[int, int] | None =
     arguments = {**plan.defaults, **given, **plan.read(shapes, state)}
     first, classes = shapes(plan.first), shapes(plan.last)[0]
     mean = state.get("mean")
-    channels = int(mean.numel()) if mean is not None else (1 if name == "mlp" else first[1])
+    flat = name == "mlp" and mean is None  # a first layer that tells only the product
+    meant = like if like is not None and (math.prod(like) == first[1] if flat else plan.side is None) else None
+    channels = int(mean.numel()) if mean is not None else (meant[0] if meant else 1) if flat else first[1]
     beyond = [option for option, a in plan.arguments.items() if not a.low <= arguments[option] <= a.high]
     if beyond or not 1 <= channels <= CHANNELS:
         what = f"{beyond[0]} {arguments[beyond[0]]}" if beyond else f"{channels} input channels"
@@ -144,7 +147,7 @@ def infer(arch: str, state: Mapping[str, Tensor], size: tuple[int, int] | None =
         raise InputError(message)
     if size is None:
         side = plan.side(shapes, channels, arguments) if plan.side else plan.usual
-        size = side, side
+        size = meant[1:] if meant else (side, side)
     told = ",".join(f"{option}={value}" for option, value in arguments.items() if value != plan.defaults[option])
     arch = f"{name}:{told}" if told else name
     with torch.device("meta"):
@@ -156,12 +159,12 @@ def infer(arch: str, state: Mapping[str, Tensor], size: tuple[int, int] | None =
 def _of_function(arch: str, state: Mapping[str, Tensor], size: tuple[int, int] | None, like: tuple[int, int, int] | None) -> Net:
     """Return the net of the user's function, its shape found by trying."""
     body = custom.call(arch, rng=generator(0))
-    mean = state.get("mean") if custom.is_ours(body, state) else None
+    normalisation = state if custom.is_ours(body, state) else {}  # a tensor called mean may be the module's own
     shapes = custom.candidates(body, like, size)
-    if mean is not None:
-        shapes = [shape for shape in shapes if shape[0] == mean.numel()] or shapes
+    if "mean" in normalisation:
+        shapes = [shape for shape in shapes if shape[0] == normalisation["mean"].numel()] or shapes
     (channels, *sides), classes = custom.input_shape(arch, body, shapes)
-    return _behind(body, arch, classes, channels, (sides[0], sides[1]), state)
+    return _behind(body, arch, classes, channels, (sides[0], sides[1]), normalisation)
 
 
 def _behind(body: nn.Module, arch: str, classes: int, channels: int, size: tuple[int, int], state: Mapping[str, Tensor]) -> Net:

@@ -43,7 +43,7 @@ class _WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return F(x) + x; where the shape changes, F(x) + a projection of the activated x."""
         active = F.relu(self.bn1(x))
-        inner = self.conv2(F.relu(self.bn2(self.conv1(active))))
+        inner: Tensor = self.conv2(F.relu(self.bn2(self.conv1(active))))
         kept: Tensor = x if self.shortcut is None else self.shortcut(active)
         return kept + inner
 
