@@ -34,12 +34,37 @@ class AttackerView:
         ``true``: he labelled his images; ``stolen``: he asks the victim; ``none``: he has no labels.
     arch
         the architecture a new model would have, as in ``--arch``; ``None`` keeps the victim's.
+    unrelated
+        images of something else to ask the victim about; their labels are never read. ``None``: he asks about ``images``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    >>> images = ImageSet(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 0]), ("cat", "dog"), "toy")
+    >>> AttackerView.of_model(net, images, labels="stolen").targets(soft=True).shape
+    torch.Size([3, 2])
     """
 
     victim: Suspect
     images: ImageSet
     labels: Labels = Labels.TRUE
     arch: str | None = None
+    unrelated: ImageSet | None = None
+
+    @classmethod
+    def of_model(
+        cls,
+        model: nn.Module,
+        images: ImageSet,
+        *,
+        labels: Labels | str = Labels.TRUE,
+        access: Access | str = Access.WEIGHTS,
+        arch: str | None = None,
+        unrelated: ImageSet | None = None,
+    ) -> AttackerView:
+        """Return the position of an attacker who faces ``model`` at ``access``."""
+        return cls(Suspect.of_model(model, access=access, name="victim"), images, Labels(labels), arch, unrelated)
 
     @property
     def weights(self) -> nn.Module:
@@ -57,7 +82,10 @@ class AttackerView:
             if soft:
                 raise AccessError("true labels are not probabilities; use labels='stolen'")
             return self.images.labels
+        return self.ask(self.images.batch(slice(None)), soft=soft)
+
+    def ask(self, x: Tensor, *, soft: bool = False) -> Tensor:
+        """Return the victim's labels (N,) int64 for float images (N, C, H, W), or its probabilities (N, K) when ``soft``; costs N queries."""
         if soft and self.victim.access is Access.LABEL:
             raise AccessError("this victim answers with labels only; extraction by probabilities needs probabilities")
-        x = self.images.batch(slice(None))
         return self.victim.probabilities(x) if soft else self.victim.labels(x)

@@ -10,6 +10,7 @@ from torch import nn
 from modelward.core.errors import InputError
 from modelward.core.guard import private_copy
 from modelward.core.rng import forked
+from modelward.models.net import Net
 
 WeightLayer = nn.Linear | nn.Conv2d
 
@@ -50,3 +51,34 @@ def fresh_like(model: nn.Module, *, rng: torch.Generator) -> nn.Module:
     clone = private_copy(model)
     reinitialise(clone, rng=rng)
     return clone
+
+
+def replace_head(model: nn.Module, classes: int, *, rng: torch.Generator) -> tuple[str, nn.Module]:
+    """Put a new last layer with ``classes`` outputs in place of the old one; return its name and the layer.
+
+    Raises
+    ------
+    InputError
+        when the network ends in no linear (or 1x1 convolutional) layer.
+
+    Examples
+    --------
+    >>> from modelward.core.rng import generator
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 10))
+    >>> replace_head(net, 3, rng=generator(0))
+    ('1', Linear(in_features=12, out_features=3, bias=True))
+    """
+    name, old = head(model)
+    with forked(rng):
+        new: nn.Module = (
+            nn.Linear(old.in_features, classes, bias=old.bias is not None)
+            if isinstance(old, nn.Linear)
+            else nn.Conv2d(old.in_channels, classes, 1, stride=old.stride, bias=old.bias is not None)  # type: ignore[arg-type]
+        )
+    parent, _, last = name.rpartition(".")
+    if not last or model is old:
+        raise InputError("this model is a single layer; a new last layer would leave nothing of it")
+    setattr(model.get_submodule(parent), last, new)
+    if isinstance(model, Net):
+        model.classes = classes
+    return name, new

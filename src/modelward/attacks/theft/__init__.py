@@ -1,8 +1,51 @@
 """Thefts: how a copy is made of a model that is not yours."""
 
+from modelward.attacks.theft.adversarial_finetune import AdversarialFinetune
+from modelward.attacks.theft.bn_recalibrate import RecalibrateNorm
+from modelward.attacks.theft.cast import CastWeights, FoldNorm
+from modelward.attacks.theft.distil import Distil
+from modelward.attacks.theft.extract_adversarial import ExtractAdversarial
+from modelward.attacks.theft.extract_cross import ExtractCross
+from modelward.attacks.theft.extract_smooth import ExtractSmooth
 from modelward.attacks.theft.extraction import ExtractLabels, ExtractProbabilities
-from modelward.attacks.theft.finetune import FTAL, FTLL, RTAL
+from modelward.attacks.theft.fine_prune import FinePrune
+from modelward.attacks.theft.finetune import FTAL, FTLL, RTAL, RTLL
+from modelward.attacks.theft.knockoff import KnockOff
 from modelward.attacks.theft.prune import Prune
+from modelward.attacks.theft.prune_finetune import PruneFinetune
 from modelward.attacks.theft.quantise import Quantise
+from modelward.attacks.theft.regularise import Regularise
+from modelward.attacks.theft.reparameterise import PermuteNeurons, RescaleNeurons
+from modelward.attacks.theft.smooth_labels import SmoothLabels
+from modelward.attacks.theft.transfer import Transfer
+from modelward.attacks.theft.weight_noise import WeightNoise
+from modelward.attacks.theft.weight_shift import WeightShift
 
-__all__ = ["FTAL", "FTLL", "RTAL", "ExtractLabels", "ExtractProbabilities", "Prune", "Quantise"]
+__all__ = [
+    "FTAL",
+    "FTLL",
+    "RTAL",
+    "RTLL",
+    "AdversarialFinetune",
+    "CastWeights",
+    "Distil",
+    "ExtractAdversarial",
+    "ExtractCross",
+    "ExtractLabels",
+    "ExtractProbabilities",
+    "ExtractSmooth",
+    "FinePrune",
+    "FoldNorm",
+    "KnockOff",
+    "PermuteNeurons",
+    "Prune",
+    "PruneFinetune",
+    "Quantise",
+    "RecalibrateNorm",
+    "Regularise",
+    "RescaleNeurons",
+    "SmoothLabels",
+    "Transfer",
+    "WeightNoise",
+    "WeightShift",
+]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.errors import UsageError
@@ -14,9 +14,11 @@ from modelward.core.families import Theft, TheftMethod
 from modelward.core.result import Trace
 from modelward.core.suspect import Access
 from modelward.core.view import AttackerView, Labels
+from modelward.models.net import Net
 from modelward.models.nets import build
 from modelward.models.parts import fresh_like
 from modelward.training import Recipe, fit
+from modelward.training.loop import Adversary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,15 @@ class ExtractLabels(TheftMethod):
     ----------
     epochs, lr, batch
         SGD, momentum .9, one-cycle.
+
+    Examples
+    --------
+    >>> from modelward import AttackerView, embedded_model, generator, load_data
+    >>> images = load_data("fashion-mini").test.take(slice(64))
+    >>> view = AttackerView.of_model(embedded_model().model, images, labels="stolen", access="label", arch="mlp:width=8")
+    >>> result = ExtractLabels(epochs=1).run(view, rng=generator(0))
+    >>> result.value.arch, result.queries
+    ('mlp:width=8', 64)
     """
 
     card: ClassVar[Card] = Card(
@@ -47,13 +58,33 @@ class ExtractLabels(TheftMethod):
 
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
         model = self._blank(view, rng=rng)  # a refusal costs no query
-        recipe = Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, temperature=self.temperature if self.soft else 1.0)
-        targets = view.targets(soft=self.soft)
-        if self.soft and self.temperature != 1.0:
-            targets = targets.clamp_min(1e-12).log().div(self.temperature).softmax(1)
-        log = fit(model, view.images.pixels, targets, recipe, rng=rng, task=self.card.name)
+        recipe = self._recipe()
+        before = view.victim.queries
+        pixels, targets = self._asked(view, rng=rng)
+        queries = view.victim.queries - before
+        log = fit(model, pixels, targets, recipe, rng=rng, adversary=self._adversary(), task=self.card.name)
         trace.steps = len(log)
-        return Theft(model, view.arch, log={"epochs": self.epochs, "queries": len(view.images), "loss": log[-1].loss if log else None})
+        arch = model.arch if isinstance(model, Net) else view.arch
+        return Theft(model, arch, log={"epochs": self.epochs, "queries": queries, "loss": log[-1].loss if log else None})
+
+    def _recipe(self) -> Recipe:
+        """Return how the new network is trained."""
+        return Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, temperature=self.temperature if self.soft else 1.0)
+
+    def _asked(self, view: AttackerView, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the uint8 images to train on, with the victim's answers as labels (N,) or probabilities (N, K)."""
+        del rng
+        return view.images.pixels, self._softened(view.targets(soft=self.soft))
+
+    def _softened(self, targets: Tensor) -> Tensor:
+        """Return probabilities at the temperature of this method; labels as they are."""
+        if not self.soft or self.temperature == 1.0:
+            return targets
+        return targets.clamp_min(1e-12).log().div(self.temperature).softmax(1)
+
+    def _adversary(self) -> Adversary | None:
+        """Return what replaces every training batch, if anything does."""
+        return None
 
     def _blank(self, view: AttackerView, *, rng: torch.Generator) -> nn.Module:
         """Return the untrained network: of the thief's architecture, else of the victim's."""

@@ -1,11 +1,12 @@
-"""Thefts by further training: FTAL, FTLL and RTAL of the watermark-robustness battery (Lukas et al., arXiv 2108.04974)."""
+"""Thefts by further training: FTAL, FTLL, RTAL and RTLL of the watermark-robustness battery (Lukas et al., arXiv 2108.04974)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor, nn
 
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.families import Theft, TheftMethod
@@ -14,9 +15,10 @@ from modelward.core.result import Trace
 from modelward.core.view import AttackerView
 from modelward.models.parts import head, reinitialise
 from modelward.training import Recipe, fit
+from modelward.training.loop import Adversary
 
-_PAPER = "Lukas, Jiang, Li, Kerschbaum: SoK: how robust is image classification DNN watermarking?, IEEE S&P 2022, arXiv 2108.04974"
-_TAXONOMY = Taxonomy(Scenario.WHITE_BOX, Mechanism.MODEL_MODIFICATION)
+BATTERY = "Lukas, Jiang, Li, Kerschbaum: SoK: how robust is image classification DNN watermarking?, IEEE S&P 2022, arXiv 2108.04974"
+WHITE_BOX = Taxonomy(Scenario.WHITE_BOX, Mechanism.MODEL_MODIFICATION)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +29,18 @@ class FTAL(TheftMethod):
     ----------
     epochs, lr, batch
         5 epochs as in the paper; SGD with momentum .9 at a constant rate.
+
+    Examples
+    --------
+    >>> from modelward import AttackerView, embedded_model, generator, load_data
+    >>> view = AttackerView.of_model(embedded_model().model, load_data("fashion-mini").test.take(slice(64)))
+    >>> theft = FTAL(epochs=1).steal(view, rng=generator(0))
+    >>> theft.log["epochs"], theft.log["head"]
+    (1, 'body.11')
     """
 
     card: ClassVar[Card] = Card(
-        name="ftal", title="fine-tune all layers", paper=_PAPER, taxonomy=_TAXONOMY, cost="5 epochs on the thief's images"
+        name="ftal", title="fine-tune all layers", paper=BATTERY, taxonomy=WHITE_BOX, cost="5 epochs on the thief's images"
     )
     retrain_head: ClassVar[bool] = False
     only_head: ClassVar[bool] = False
@@ -40,29 +50,55 @@ class FTAL(TheftMethod):
     batch: int = 128
 
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
+        recipe = self._recipe()  # a wrong setting costs no query
         model = private_copy(view.weights)
         name, layer = head(model)
         if self.retrain_head:
             reinitialise(layer, rng=rng)
+        targets = view.targets()
+        facts = self._prepare(model, view.images.pixels, targets, rng=rng, trace=trace)
         if self.only_head:
             for parameter in model.parameters():
                 parameter.requires_grad_(False)
             for parameter in layer.parameters():
                 parameter.requires_grad_(True)
-        recipe = Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, schedule="constant")
-        log = fit(model, view.images.pixels, view.targets(), recipe, rng=rng, task=self.card.name)
-        trace.steps = len(log)
+        log = fit(model, view.images.pixels, targets, recipe, rng=rng, adversary=self._adversary(), task=self.card.name)
+        trace.steps += len(log)
         for parameter in model.parameters():
             parameter.requires_grad_(True)
-        return Theft(model, view.arch, log={"epochs": self.epochs, "head": name, "loss": log[-1].loss if log else None})
+            parameter.grad = None
+        return Theft(model, view.arch, log={"epochs": trace.steps, "head": name, "loss": log[-1].loss if log else None, **facts})
+
+    def _recipe(self) -> Recipe:
+        """Return how the copy is trained."""
+        return Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, schedule="constant")
+
+    def _prepare(self, model: nn.Module, pixels: Tensor, targets: Tensor, *, rng: torch.Generator, trace: Trace) -> dict[str, Any]:
+        """Change the copy before it is trained; return what to log. A theft that prunes, shifts or noises first does it here."""
+        del model, pixels, targets, rng, trace
+        return {}
+
+    def _adversary(self) -> Adversary | None:
+        """Return what replaces every training batch, if anything does."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FTLL(FTAL):
-    """Fine-tune the last layer only; every other tensor stays byte for byte."""
+    """Fine-tune the last layer only; every other tensor stays byte for byte.
+
+    Examples
+    --------
+    >>> from modelward import AttackerView, embedded_model, generator, load_data
+    >>> model = embedded_model().model
+    >>> theft = FTLL(epochs=1).steal(AttackerView.of_model(model, load_data("fashion-mini").test.take(slice(64))), rng=generator(0))
+    >>> before, after = model.state_dict(), theft.model.state_dict()
+    >>> [name for name in before if not bool((before[name] == after[name]).all())]
+    ['body.11.weight', 'body.11.bias']
+    """
 
     card: ClassVar[Card] = Card(
-        name="ftll", title="fine-tune the last layer", paper=_PAPER, taxonomy=_TAXONOMY, cost="5 epochs on the thief's images"
+        name="ftll", title="fine-tune the last layer", paper=BATTERY, taxonomy=WHITE_BOX, cost="5 epochs on the thief's images"
     )
     only_head: ClassVar[bool] = True
 
@@ -72,6 +108,32 @@ class RTAL(FTAL):
     """Re-initialise the last layer, then train all layers."""
 
     card: ClassVar[Card] = Card(
-        name="rtal", title="new last layer, then train all layers", paper=_PAPER, taxonomy=_TAXONOMY, cost="5 epochs on the thief's images"
+        name="rtal", title="new last layer, then train all layers", paper=BATTERY, taxonomy=WHITE_BOX, cost="5 epochs on the thief's images"
     )
     retrain_head: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class RTLL(FTAL):
+    """Re-initialise the last layer and train it alone; every other tensor stays byte for byte.
+
+    Parameters
+    ----------
+    epochs
+        10 as in the paper.
+
+    Examples
+    --------
+    >>> from modelward import AttackerView, embedded_model, generator, load_data
+    >>> view = AttackerView.of_model(embedded_model().model, load_data("fashion-mini").test.take(slice(64)), labels="stolen")
+    >>> RTLL(epochs=1).run(view, rng=generator(0)).queries
+    64
+    """
+
+    card: ClassVar[Card] = Card(
+        name="rtll", title="new last layer, trained alone", paper=BATTERY, taxonomy=WHITE_BOX, cost="10 epochs on the thief's images"
+    )
+    retrain_head: ClassVar[bool] = True
+    only_head: ClassVar[bool] = True
+
+    epochs: int = 10

@@ -1,0 +1,140 @@
+"""Thefts that change every weight and no answer: neurons in another order, neurons at another scale."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from modelward.attacks.theft.finetune import BATTERY, WHITE_BOX
+from modelward.core.card import Card
+from modelward.core.errors import InputError
+from modelward.core.families import Theft, TheftMethod
+from modelward.core.guard import predict, private_copy
+from modelward.core.result import Trace
+from modelward.core.view import AttackerView, Labels
+from modelward.models.channels import Group, groups
+
+CHECKED = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reparameterise(TheftMethod):
+    """Base: change the copy without changing its function, and refuse where that fails on the thief's own images."""
+
+    labels: ClassVar[tuple[Labels, ...]] = (Labels.TRUE, Labels.STOLEN, Labels.NONE)
+    scaling: ClassVar[bool] = False
+    tolerance: ClassVar[float] = 1e-4
+
+    @torch.no_grad()
+    def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
+        model = private_copy(view.weights)
+        pixels = view.images.pixels[:CHECKED]
+        before = predict(model, pixels)
+        found = groups(model, scaling=self.scaling)
+        for group in found:
+            self._change(group, rng=rng)
+        gap = float((predict(model, pixels) - before).abs().max() / before.abs().max().clamp_min(1e-12))
+        if not gap <= self.tolerance:
+            message = f"{self.card.name} would change the answers of this network (relative difference {gap:.2g}); its layers are not what they seem"
+            raise InputError(message)
+        trace.steps = 1
+        return Theft(model, view.arch, log={"epochs": 0, "groups": len(found), "neurons": sum(group.size for group in found), "gap": gap})
+
+    @abstractmethod
+    def _change(self, group: Group, *, rng: torch.Generator) -> None:
+        """Change the weights around one group of neurons in place."""
+
+
+def by_channel(weight: Tensor, channels: int) -> Tensor:
+    """Return a view (O, C, columns a channel, ...) of the weights that read C channels."""
+    return weight.view(weight.shape[0], channels, -1, *weight.shape[2:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PermuteNeurons(Reparameterise):
+    """Put the neurons of every hidden layer in a random order, residual streams as one.
+
+    Fully connected, convolutional, depthwise and residual networks; of networks with layers that are not understood, the parts that are.
+
+    Examples
+    --------
+    >>> from modelward import AttackerView, embedded_model, generator, load_data
+    >>> model, images = embedded_model().model, load_data("fashion-mini").test.take(slice(64))
+    >>> theft = PermuteNeurons().steal(AttackerView.of_model(model, images, labels="none"), rng=generator(0))
+    >>> theft.log["neurons"], bool((theft.model.body[0].weight == model.body[0].weight).all())
+    (226, False)
+    """
+
+    card: ClassVar[Card] = Card(
+        name="permute", title="neurons in another order, same function", paper=BATTERY, taxonomy=WHITE_BOX, cost="milliseconds"
+    )
+
+    def _change(self, group: Group, *, rng: torch.Generator) -> None:
+        order = torch.randperm(group.size, generator=rng)
+        for layer in group.writers:
+            for tensor in (*layer.parameters(), *layer.buffers()):
+                if tensor.ndim:
+                    tensor.copy_(tensor[order].clone())
+        for reader in group.readers:
+            columns = by_channel(reader.weight.contiguous(), group.size)
+            reader.weight.copy_(columns[:, order].reshape(reader.weight.shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescaleNeurons(Reparameterise):
+    """Multiply the weights into every hidden neuron by a and the weights out of it by 1 / a, for a random power of two a.
+
+    ReLU and pooling let a pass; batch normalisation takes it up in its statistics: mean * a, a^2 (variance + eps) - eps.
+
+    Parameters
+    ----------
+    octaves
+        a lies in [2^-octaves, 2^octaves]; powers of two lose no bit.
+
+    Examples
+    --------
+    >>> from modelward import AttackerView, embedded_model, generator, load_data
+    >>> from modelward.core.guard import predict
+    >>> model, images = embedded_model().model, load_data("fashion-mini").test.take(slice(64))
+    >>> theft = RescaleNeurons().steal(AttackerView.of_model(model, images, labels="none"), rng=generator(0))
+    >>> float((predict(theft.model, images.pixels) - predict(model, images.pixels)).abs().max()) < 1e-5
+    True
+    """
+
+    card: ClassVar[Card] = Card(
+        name="rescale", title="neurons at another scale, same function", paper=BATTERY, taxonomy=WHITE_BOX, cost="milliseconds"
+    )
+    scaling: ClassVar[bool] = True
+
+    octaves: int = 2
+
+    def __post_init__(self) -> None:
+        self._require(octaves=(1 <= self.octaves <= 8, "in 1..8"))
+
+    def _change(self, group: Group, *, rng: torch.Generator) -> None:
+        powers = torch.randint(-self.octaves, self.octaves + 1, (group.size,), generator=rng)
+        scale = torch.exp2(powers.float())
+        for norm in group.absorbers:  # a channel that hardly varies cannot shrink: its variance would be negative
+            variance = norm.running_var if norm.running_var is not None else torch.ones(group.size)
+            scale = torch.where(scale**2 * (variance + norm.eps) > norm.eps * 2, scale, 1.0)
+        for layer in group.writers:
+            _rows(layer, scale)
+        for reader in group.readers:
+            columns = by_channel(reader.weight.contiguous(), group.size)
+            reader.weight.copy_((columns / scale.view(1, -1, *[1] * (columns.ndim - 2))).reshape(reader.weight.shape))
+        for filtered in group.filters:
+            filtered.weight.div_(scale.view(-1, 1, 1, 1))
+        for norm in group.absorbers:
+            if norm.running_mean is not None and norm.running_var is not None:
+                norm.running_mean.mul_(scale)
+                norm.running_var.copy_(scale**2 * (norm.running_var + norm.eps) - norm.eps)
+
+
+def _rows(layer: nn.Module, scale: Tensor) -> None:
+    """Multiply the weights and biases that write each channel."""
+    for tensor in layer.parameters(recurse=False):
+        tensor.mul_(scale.view(-1, *[1] * (tensor.ndim - 1)))
