@@ -82,6 +82,14 @@ class Ground:
     notes: tuple[str, ...] = field(default=())
 
 
+def fitted(question: Question) -> tuple[LoadedModel, Splits]:
+    """Return the question's model and data; raises `InputError` when they do not belong together."""
+    loaded = load_model(question.model, question.arch, size=question.size) if question.model else embedded_model()
+    splits = load_data(question.data, size=question.size)
+    check_fit(loaded, splits)
+    return loaded, splits
+
+
 def prepare(question: Question, store: Store) -> Ground:
     """Load model and data, check that they fit, split the data, and keep all of it in the store.
 
@@ -90,10 +98,7 @@ def prepare(question: Question, store: Store) -> Ground:
     InputError
         when the model's channels, size or classes are not the data's.
     """
-    size = question.size
-    loaded = load_model(question.model, question.arch, size=size) if question.model else embedded_model()
-    splits = load_data(question.data, size=size)
-    check_fit(loaded, splits)
+    loaded, splits = fitted(question)
     notes: list[str] = []
     trained_on = question.trained_on or loaded.facts.get("trained_on")
     if trained_on not in {"owner", "train"}:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from modelward._version import __version__
+from modelward.cli.attack_commands import attack
 from modelward.cli.audit_commands import audit, reproduce
 from modelward.cli.doctor_command import doctor
 from modelward.cli.key_commands import key_show, probes, protect, verify
@@ -62,7 +63,7 @@ def _register() -> None:
     """Put every command in its place, in the order of the help page."""
     measure, proof, around = "Measure", "Protect and prove", "Look around"
     whole: tuple[tuple[str, Callable[..., int]], ...] = (
-        (measure, audit), (measure, reproduce), (proof, protect), (proof, verify), (proof, probes), (around, methods), (around, convert),
+        (measure, audit), (measure, attack), (measure, reproduce), (proof, protect), (proof, verify), (proof, probes), (around, methods), (around, convert),
         (around, doctor),
     )  # fmt: skip
     for panel, command in whole:

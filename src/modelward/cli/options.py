@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from modelward.core.errors import UsageError
 P = ParamSpec("P")
 Profile = Literal["smoke", "quick", "full", "paper"]
 Precision = Literal["fp32", "bf16"]
+_DECIMAL = re.compile(r"[-+]?\.\d+|[-+]?\d+\.")  # JSON has neither .5 nor 5.
 FLAG = " "  # a flag takes no value: no type is shown for it
 _PANEL = "Options of every command"
 _invocation: ContextVar[tuple[str, ...] | None] = ContextVar("modelward_invocation", default=None)
@@ -206,6 +208,8 @@ def parse_value(text: str) -> Any:
     top, slash, bottom = text.partition("/")
     if slash and top.strip().isdecimal() and bottom.strip().isdecimal() and int(bottom):
         return float(Fraction(int(top), int(bottom)))
+    if _DECIMAL.fullmatch(text.strip()):
+        return float(text)
     try:
         value = json.loads(text, parse_constant=lambda _: text)
     except ValueError:

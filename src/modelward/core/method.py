@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import types
+import typing
 from typing import Any, ClassVar, Self
 
 from modelward.core.canonical import digest_of
@@ -32,6 +34,12 @@ class Method:
             if name not in known:
                 message = f"{cls.card.name} has no setting {name!r}{nearest(name, known)}; it has {', '.join(known)}"
                 raise UsageError(message)
+        hints = typing.get_type_hints(cls)
+        for name, value in settings.items():
+            if not _fits(value, hints[name]):
+                wanted = str(getattr(hints[name], "__name__", hints[name])).replace("typing.", "")
+                message = f"{cls.card.name}: {name} is {wanted}, not {value!r}"
+                raise UsageError(message)
         return cls(**settings)
 
     def settings(self) -> dict[str, Any]:
@@ -41,3 +49,18 @@ class Method:
     def fingerprint(self) -> str:
         """Return a digest of the method's name and hyper-parameters."""
         return digest_of([self.card.name, self.settings()])
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a plain value is of a simple type; types that plain values do not show are left to the method.
+
+    >>> _fits(1, float), _fits("1", float), _fits(None, float | None), _fits(True, int)
+    (True, False, True, False)
+    """
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, part) for part in hint.__args__)
+    if hint is types.NoneType:
+        return value is None
+    if hint in {int, float}:
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) if hint in {bool, str} else True

@@ -34,7 +34,7 @@ def curve(job: Job) -> Outcome:
         found = robust_under(method, model, images, rng=generator(derive_seed(job.seed, eps)), correct=correct)
         rounded.append(found.robust_8bit.numpy())
         exact.append(found.robust.numpy())
-        budget = f"{settings['norm']} {_words(eps, settings['norm'])}"
+        budget = f"{settings['norm']} {radius_words(eps, settings['norm'])}"
         extra = {"eps": eps, "norm": settings["norm"], "float_accuracy": float(found.robust.float().mean()), "max_change": found.worst,
                  "unchanged": int(correct.sum())}  # fmt: skip
         rows.append(
@@ -44,7 +44,7 @@ def curve(job: Job) -> Outcome:
     return Outcome(rows, {"robust_8bit": np.stack(rounded), "robust_float": np.stack(exact), "correct": correct.numpy()})
 
 
-def _words(eps: float, norm: str) -> str:
+def radius_words(eps: float, norm: str) -> str:
     """Return eps as people write it: a fraction of 255 for Linf."""
     return f"{round(eps * 255)}/255" if norm == "linf" and abs(eps * 255 - round(eps * 255)) < 1e-6 else f"{eps:g}"
 
