@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from modelward.audit.doors import answered, probe_names
-from modelward.audit.plan import COPIES
+from modelward.audit.scope import COPIES
 from modelward.audit.question import Ground, Question, cell_seed, check_fit, prepare
 from modelward.audit.run import Estimate, estimate
 from modelward.core.canonical import canonical_json, digest_bytes
