@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from modelward.audit.doors import answered, probe_names
-from modelward.audit.scope import COPIES
+from modelward.audit.doors import answered, named, probe_names
 from modelward.audit.question import Ground, Question, cell_seed, check_fit, prepare
 from modelward.audit.run import Estimate, estimate
+from modelward.audit.scope import COPIES
 from modelward.core.canonical import canonical_json, digest_bytes
 from modelward.core.catalogue import find
 from modelward.core.errors import InputError, ModelwardError, UsageError
@@ -23,10 +23,12 @@ from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine
 from modelward.evaluation.farm import theft_cell, thefts
 from modelward.evaluation.store import Store
+from modelward.evaluation.work_clean import intake_checks
 from modelward.evaluation.zoo import models_of, null_cells
 from modelward.io.atomic import write_bytes
+from modelward.io.endpoint import Asking
 from modelward.io.images import png_bytes
-from modelward.models import load_model
+from modelward.models import Convention, load_model
 
 CALIBRATIONS = tuple(COPIES)
 
@@ -95,8 +97,16 @@ def enrol(
         "parts": ground.study.digests(),
         "arch": ground.loaded.arch,
         "calibrate": calibrate or "nulls" * bool(nulls),
+        **_intake(ground),
     }
     return Key(key.method, key.variant, key.model_digest, facts, key.tensors)
+
+
+def _intake(ground: Ground) -> dict[str, list[str]]:
+    """Return the intake checks that failed, each in a sentence; nothing when all passed."""
+    checks = intake_checks(ground.loaded.model, ground.study.probes.take(slice(0, 256)))
+    failed = [f"{check['name']}: {check['text']}; {check['fix']}" for check in checks if check["status"] == "failed"]
+    return {"intake": failed} if failed else {}
 
 
 def null_folder(folder: Path, ground: Ground) -> list[nn.Module]:
@@ -115,14 +125,26 @@ def null_folder(folder: Path, ground: Ground) -> list[nn.Module]:
     return models
 
 
-def judge(suspect: Path, key: Key, arch: str | None = None) -> Verdict:
-    """Return the verdict on a suspect file: safetensors weights, ONNX, or ``answers.csv`` for the probe folder."""
+def judge(suspect: Path | str, key: Key, arch: str | None = None, *, asking: Asking | None = None) -> Verdict:
+    """Return the verdict on a suspect.
+
+    Parameters
+    ----------
+    suspect
+        a file: safetensors weights, ONNX, or ``answers.csv`` for the probe folder; as text, the address of a service, or a function as
+        ``package.module:function``.
+    asking
+        how a service is asked.
+    """
     method = ownership(key.method, {})
     probes = method.probes(key)
+    if isinstance(suspect, str):
+        return method.verify(named(suspect, probes, key, asking), key)
     given = answered(suspect, probes, key)
     if given is not None:
         return method.verify(given, key)
-    loaded = load_model(suspect, arch, size=(probes.shape[2], probes.shape[3]))
+    channels, height, width = probes.shape[1:]
+    loaded = load_model(suspect, arch, size=(height, width), like=(channels, height, width), convention=convention)
     if loaded.model.channels != probes.shape[1]:
         message = (
             f"{suspect.name} takes {loaded.model.channels} channels, the key's probes have {probes.shape[1]}: it was made for other images"

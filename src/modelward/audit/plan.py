@@ -57,7 +57,7 @@ def make_plan(ground: Ground) -> Plan:
         validation = [(spec, _theft(ground, spec, "validation")) for spec in thefts(arch, 1, ())]
     return Plan(
         scope=scope, single=_single(ground, scope), curves=_curves(ground, scope), corruptions=_corruptions(ground, scope), thieves=thieves,
-        validation=validation, scratch=_scratch(ground, thieves), nulls=nulls,
+        validation=validation, scratch=scratch_cells(ground, thieves), nulls=nulls,
         fingerprints=fingerprint_cells(ground, scope.fingerprints, nulls, validation, thieves),
     )  # fmt: skip
 
@@ -112,7 +112,7 @@ def _corruptions(ground: Ground, scope: Scope) -> dict[str, Cell]:
     }
 
 
-def _scratch(ground: Ground, thieves: list[tuple[TheftSpec, Cell]]) -> dict[tuple[str, int], Cell]:
+def scratch_cells(ground: Ground, thieves: list[tuple[TheftSpec, Cell]]) -> dict[tuple[str, int], Cell]:
     """Return, per architecture and number of epochs of a theft, the model that a thief could have trained honestly at that budget."""
     made: dict[tuple[str, int], Cell] = {}
     for spec, _ in thieves:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from modelward._version import __version__
-from modelward.cli.attack_commands import attack
+from modelward.cli.attack_commands import attack, steal
 from modelward.cli.audit_commands import audit, reproduce
 from modelward.cli.doctor_command import doctor
 from modelward.cli.key_commands import key_show, probes, protect, verify
@@ -63,8 +63,9 @@ def _register() -> None:
     """Put every command in its place, in the order of the help page."""
     measure, proof, around = "Measure", "Protect and prove", "Look around"
     whole: tuple[tuple[str, Callable[..., int]], ...] = (
-        (measure, audit), (measure, attack), (measure, reproduce), (proof, protect), (proof, verify), (proof, probes), (around, methods), (around, convert),
-        (around, doctor),
+        (measure, audit), (measure, attack), (measure, steal), (measure, reproduce),
+        (proof, protect), (proof, verify), (proof, probes),
+        (around, methods), (around, convert), (around, doctor),
     )  # fmt: skip
     for panel, command in whole:
         app.command(rich_help_panel=panel)(with_options(command))
