@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ DEEPEST = 8
 class Maker(Protocol):
     """A method of the catalogue that puts models together and answers for them."""
 
-    card: Card
+    card: ClassVar[Card]
 
     def settings(self) -> dict[str, Any]:
         """Return the hyper-parameters by name."""
@@ -106,19 +106,22 @@ def _build(plan: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str, de
             net = infer(str(plan["arch"]), tensors, (int(height), int(width)))
             fill(net, dict(tensors), name)
             return net
-        if depth >= DEEPEST:
-            raise InputError("it is nested too deeply")
-        maker = find(str(plan["method"])).configured(dict(plan["fields"]))
-        if not hasattr(maker, "assemble"):
-            message = f"{plan['method']} puts no models together"
-            raise InputError(message)
-        inner = enumerate(plan["parts"])
-        parts = [_build(part, _under(f"parts.{index}.", tensors), name, depth + 1) for index, part in inner]
-        made = cast("Maker", maker).assemble(parts)
+        maker = _maker(plan, depth)
+        parts = [_build(part, _under(f"parts.{index}.", tensors), name, depth + 1) for index, part in enumerate(plan["parts"])]
+        made = maker.assemble(parts)
     except (KeyError, TypeError, ValueError, InputError, UsageError) as error:
         message = f"{name}: its description does not fit: {error}"
         raise FormatError(message) from error
     return _filled(made, tensors, name)
+
+
+def _maker(plan: Mapping[str, Any], depth: int) -> Maker:
+    """Return the method that a description names."""
+    maker = find(str(plan["method"])).configured(dict(plan["fields"]))
+    if depth >= DEEPEST or not hasattr(maker, "assemble"):
+        message = f"{plan['method']} puts no models together" if depth < DEEPEST else "it is nested too deeply"
+        raise InputError(message)
+    return cast("Maker", maker)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,7 +3,12 @@
 from modelward.attacks.theft.adversarial_finetune import AdversarialFinetune
 from modelward.attacks.theft.bn_recalibrate import RecalibrateNorm
 from modelward.attacks.theft.cast import CastWeights, FoldNorm
+from modelward.attacks.theft.combined import Combined
+from modelward.attacks.theft.detect_duplicates import DetectDuplicates
+from modelward.attacks.theft.detect_ood import DetectOOD
+from modelward.attacks.theft.detect_reconstruction import DetectDivergence, DetectReconstruction
 from modelward.attacks.theft.distil import Distil
+from modelward.attacks.theft.ensemble import Ensemble
 from modelward.attacks.theft.extract_adversarial import ExtractAdversarial
 from modelward.attacks.theft.extract_cross import ExtractCross
 from modelward.attacks.theft.extract_smooth import ExtractSmooth
@@ -20,6 +25,12 @@ from modelward.attacks.theft.smooth_labels import SmoothLabels
 from modelward.attacks.theft.transfer import Transfer
 from modelward.attacks.theft.weight_noise import WeightNoise
 from modelward.attacks.theft.weight_shift import WeightShift
+from modelward.attacks.theft.wrap_blur import WrapBlur
+from modelward.attacks.theft.wrap_jpeg import WrapJPEG
+from modelward.attacks.theft.wrap_levels import WrapLevels, WrapSqueeze
+from modelward.attacks.theft.wrap_noise import WrapFlip, WrapNoise
+from modelward.attacks.theft.wrap_outputs import WrapLabel, WrapRound
+from modelward.attacks.theft.wrap_reconstruct import WrapReconstruct
 
 __all__ = [
     "FTAL",
@@ -28,7 +39,13 @@ __all__ = [
     "RTLL",
     "AdversarialFinetune",
     "CastWeights",
+    "Combined",
+    "DetectDivergence",
+    "DetectDuplicates",
+    "DetectOOD",
+    "DetectReconstruction",
     "Distil",
+    "Ensemble",
     "ExtractAdversarial",
     "ExtractCross",
     "ExtractLabels",
@@ -48,4 +65,13 @@ __all__ = [
     "Transfer",
     "WeightNoise",
     "WeightShift",
+    "WrapBlur",
+    "WrapFlip",
+    "WrapJPEG",
+    "WrapLabel",
+    "WrapLevels",
+    "WrapNoise",
+    "WrapReconstruct",
+    "WrapRound",
+    "WrapSqueeze",
 ]
