@@ -37,6 +37,7 @@ class Question:
     trained_on: str | None = None
     threads: int = 1
     size: tuple[int, int] | None = None
+    convention: Any = None
 
 
 ESTIMATE = Estimate(35, 12, 81.0, 900 * 2**20, [("null models", 20, 61.0), ("thefts", 15, 20.0)])

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from modelward.models import Convention
+
 
 def told(text: str) -> dict[str, Any]:
     """Return the one JSON object of stdout."""
@@ -18,16 +20,35 @@ def told(text: str) -> dict[str, Any]:
     return dict(document)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--mean", "a,b"), "--mean takes numbers"),
+        (("--range", "0"), "two different numbers"),
+        (("--std", "0"), "std not 0"),
+        (("--channels", "gbr"), "'rgb', 'bgr'"),
+    ],
+)
+def test_conventions_that_make_no_sense_are_usage_errors(
+    arguments: tuple[str, ...], words: str, shell: Callable[..., Any], world: Any
+) -> None:
+    del world
+    found = shell("audit", "--model", "m.safetensors", *arguments)
+    assert found.code == 4
+    assert words in found.err
+
+
 def test_audit_asks_what_it_was_told(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
     found = shell(
         "audit", "--model", "m.safetensors", "--arch", "cnn", "--data", "d", "--trained-on", "train", "--size", "32,28", "--jobs", "2",
         "--profile", "smoke", "--seed", "7", "--threads", "2", "--out", tmp_path, "--quiet",
+        "--range", "-1,1", "--std", "1/2,0.25,1", "--channels", "bgr",
     )  # fmt: skip
     assert found.code == 1  # the report fails the model
     (question, _), options = world.called("audit")
     assert vars(question) == {
         "model": Path("m.safetensors"), "arch": "cnn", "data": "d", "profile": "smoke", "seed": 7, "trained_on": "train",
-        "threads": 2, "size": (32, 28),
+        "threads": 2, "size": (32, 28), "convention": Convention(range=(-1, 1), std=(0.5, 0.25, 1), channels="bgr"),
     }  # fmt: skip
     assert options["jobs"] == 2
     assert options["command"].startswith("modelward audit --model m.safetensors --arch cnn")

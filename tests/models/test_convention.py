@@ -44,6 +44,7 @@ def test_the_net_sees_what_it_was_trained_on(convention: Convention, inner: tupl
     body = torch.nn.Flatten()
     net = Net(body, "flat", classes=12, size=(2, 2), mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7], order=inner).eval()
     x = torch.rand(2, 3, 2, 2, generator=generator(seed))
+    assert torch.allclose(convention.applied(x), converted(x, convention), rtol=1e-5, atol=1e-4)
     expected = net(converted(x, convention))
     found = convention.around(net)(x)
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-3 * float(expected.abs().max()))

@@ -125,7 +125,9 @@ def null_folder(folder: Path, ground: Ground) -> list[nn.Module]:
     return models
 
 
-def judge(suspect: Path | str, key: Key, arch: str | None = None, *, asking: Asking | None = None) -> Verdict:
+def judge(
+    suspect: Path | str, key: Key, arch: str | None = None, *, asking: Asking | None = None, convention: Convention | None = None
+) -> Verdict:
     """Return the verdict on a suspect.
 
     Parameters
@@ -133,6 +135,8 @@ def judge(suspect: Path | str, key: Key, arch: str | None = None, *, asking: Ask
     suspect
         a file: safetensors weights, ONNX, or ``answers.csv`` for the probe folder; as text, the address of a service, or a function as
         ``package.module:function``.
+    arch, convention
+        of weights: the architecture, and what the net expects of its images where that is not RGB in [0, 1].
     asking
         how a service is asked.
     """

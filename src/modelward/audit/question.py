@@ -14,7 +14,7 @@ from modelward.data import Splits, Study, load_data, study
 from modelward.evaluation.parcels import put_model
 from modelward.evaluation.store import Store
 from modelward.evaluation.zoo import put_parts
-from modelward.models import LoadedModel, load_model
+from modelward.models import Convention, LoadedModel, load_model
 from modelward.models.embedded import embedded_model
 from modelward.report.conditions import Condition
 
@@ -31,7 +31,9 @@ class Question:
     model
         safetensors file; ``None`` is the embedded LeNet-5.
     arch
-        architecture name; may be left out for files that modelward saved.
+        architecture name, or ``package.module:function`` of your own; may be left out for files that modelward saved.
+    convention
+        what the net expects of its images where that is not RGB in [0, 1].
     data
         name, folder, zip or file of a labelled image set.
     profile
@@ -53,6 +55,7 @@ class Question:
     trained_on: str | None = None
     threads: int = 1
     size: tuple[int, int] | None = None
+    convention: Convention | None = None
     choice: Choice = field(default_factory=Choice)
     fail_if: tuple[str, ...] = ()
 
@@ -63,6 +66,8 @@ class Question:
         if self.trained_on not in {None, "owner", "train"}:
             message = f"trained_on is owner or train, not {self.trained_on!r}"
             raise UsageError(message)
+        if self.convention is not None and self.model is None:
+            raise UsageError("the embedded model takes RGB in [0, 1]; range, channels, mean and std are for a model of your own")
         for text in self.fail_if:
             Condition.parse(text)
         if self.choice != Choice():
@@ -84,8 +89,11 @@ class Ground:
 
 def fitted(question: Question) -> tuple[LoadedModel, Splits]:
     """Return the question's model and data; raises `InputError` when they do not belong together."""
-    loaded = load_model(question.model, question.arch, size=question.size) if question.model else embedded_model()
     splits = load_data(question.data, size=question.size)
+    if question.model is None:
+        loaded = embedded_model()
+    else:
+        loaded = load_model(question.model, question.arch, size=question.size, like=splits.test.shape, convention=question.convention)
     check_fit(loaded, splits)
     return loaded, splits
 
@@ -125,12 +133,6 @@ def check_fit(loaded: LoadedModel, splits: Splits) -> None:
             f"the model takes {net.channels} channels, the images of {splits.name} have {channels}; pass the data the model was made for"
         )
         raise InputError(message)
-    if (
-        net.size != (height, width)
-        and loaded.facts.get("size") is None
-        and net.arch.split(":")[0] in {"cnn", "resnet8", "resnet14", "resnet20"}
-    ):
-        net.size = (height, width)  # these nets pool globally and take any size
     if net.size != (height, width):
         want = f"{net.size[0]},{net.size[1]}"
         message = f"the model takes {want} images, {splits.name} has {height},{width}; pass --size {want} to resize the images"

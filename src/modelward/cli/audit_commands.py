@@ -14,11 +14,16 @@ from modelward.core.errors import UsageError
 
 if TYPE_CHECKING:
     from modelward.audit import Estimate, Question
+    from modelward.models.intake import Convention
 
 Model = Annotated[Path | None, typer.Option("--model", metavar="FILE", help="Safetensors file; without it the embedded model.")]
 Arch = Annotated[
     str | None,
-    typer.Option("--arch", metavar="NAME", help="Architecture, as in resnet8:width=16; files that modelward saved carry theirs."),
+    typer.Option(
+        "--arch",
+        metavar="NAME",
+        help="Architecture, as in resnet8:width=16, or package.module:function of your own; files that modelward saved carry theirs.",
+    ),
 ]
 Data = Annotated[str, typer.Option("--data", metavar="SET", help="Name, folder, zip or file of a labelled image set.")]
 Size = Annotated[str | None, typer.Option("--size", metavar="H,W", help="Resize the images to H,W.")]
@@ -38,13 +43,16 @@ PlanFile = Annotated[Path | None, typer.Option("--plan", metavar="FILE", help="Y
 DryRun = Annotated[bool, typer.Option("--dry-run", metavar=FLAG, help="Only print cells, time and memory.")]
 
 
-def ask(options: Options, *, model: Path | None, arch: str | None, data: str, trained_on: str | None, size: str | None) -> Question:
+def ask(
+    options: Options, *, model: Path | None, arch: str | None, data: str, trained_on: str | None, size: str | None,
+    convention: Convention | None = None,
+) -> Question:  # fmt: skip
     """Return the question that the arguments ask."""
     from modelward.audit import Question
 
     return Question(
         model=model, arch=arch, data=data, profile=options.profile, seed=options.seed, trained_on=trained_on, threads=options.threads,
-        size=parse_size(size),
+        size=parse_size(size), convention=convention,
     )  # fmt: skip
 
 
@@ -61,6 +69,7 @@ def audit(
     junit: JUnit = None,
     jobs: Jobs = None,
     dry_run: DryRun = False,
+    convention: Any = None,
 ) -> int:
     """Audit a model: robustness, theft, and how well its thieves are recognised.
 
@@ -72,12 +81,12 @@ def audit(
         from modelward.audit import dry_run as planned
         from modelward.evaluation.store import Store
 
-        question, store = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size), Store()
+        store = Store()
+        question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size, convention=convention)
         question = narrowed(question, plan, fail_if or [])
         estimate = planned(question, store, jobs=jobs)
         if not dry_run:
             from modelward.report import ready, write
-            from modelward.report.junit import write_junit
 
             folder = ready(options.out or Path("modelward-report"))
             if junit is not None:
@@ -86,6 +95,8 @@ def audit(
             document = run(question, store, jobs=jobs, command=command_line())
             html, json = write(document, folder)
             if junit is not None:
+                from modelward.report.junit import write_junit
+
                 write_junit(document, junit)
     if dry_run:
         show_plan(estimate, as_json=options.as_json)

@@ -12,6 +12,20 @@ from modelward.cli.audit_commands import Arch, Data, DryRun, Jobs, Model, Size, 
 from modelward.cli.key_facts import header, header_lines
 from modelward.cli.options import Options, parse_settings, working
 from modelward.cli.output import emit, facts, note, say, warn
+from modelward.cli.service_options import (
+    Batch,
+    Budget,
+    Function,
+    HeaderFile,
+    Rate,
+    Resume,
+    Retries,
+    Send,
+    Timeout,
+    asking_of,
+    suspect_of,
+    told,
+)
 from modelward.cli.verdict_screen import EXIT_CODES, show_verdict, verdict_facts
 from modelward.core.errors import UsageError
 
@@ -68,6 +82,7 @@ def protect(
     passphrase_fd: PassphraseFd = None,
     jobs: Jobs = None,
     dry_run: DryRun = False,
+    convention: Any = None,
 ) -> int:
     """Enrol a model with an ownership method and write its key.
 
@@ -79,7 +94,7 @@ def protect(
     _require_possible(out_key, nulls, calibrate)
     passphrase = _secret(passphrase_file, passphrase_fd)
     with working(options):
-        question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size)
+        question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size, convention=convention)
         cost = _cost(method, chosen, question, calibrate, jobs)
         note(plan_words(cost), quiet=options.quiet or dry_run)
         key = None if dry_run else _enrol(method, chosen, question, calibrate=calibrate, nulls=nulls, jobs=jobs)
@@ -117,6 +132,8 @@ def _write(path: Path, key: Key, passphrase: Secret | None, *, as_json: bool) ->
     write_key(path, key, passphrase=passphrase)
     if not key.calibrated:
         warn("the key is not calibrated: every verdict will be undecided; enrol with --calibrate quick or --nulls DIR")
+    for failing in key.facts.get("intake", ()):
+        warn(f"the model may not be handed over in working order: {failing}")
     if as_json:
         emit("protect", {"key": path, "encrypted": passphrase is not None} | header(key))
         return
@@ -150,32 +167,43 @@ def _settings(pairs: list[str], variant: str | None) -> dict[str, Any]:
 def verify(
     options: Options,
     suspect: Annotated[
-        Path, typer.Argument(metavar="SUSPECT", help="Model (safetensors), or answers.csv for the probes.", show_default=False)
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[SUSPECT]",
+            help="Model (safetensors or ONNX), address of a service, or answers.csv for the probes.",
+            show_default=False,
+        ),
+    ] = None,
     *,
     key: Annotated[Path, typer.Option("--key", metavar="KEY", help="Key file that protect wrote.")],
     arch: Arch = None,
+    function: Function = None,
+    send: Send = None,
+    batch: Batch = None,
+    rate: Rate = None,
+    budget: Budget = None,
+    retries: Retries = None,
+    timeout: Timeout = None,
+    header_file: HeaderFile = None,
+    resume: Resume = None,
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,
+    convention: Any = None,
 ) -> int:
     """Say whether a suspect was made from the protected model.
 
     Exit code 1: stolen, 0: not stolen, 3: undecided.
     """
-    from modelward.core.nearest import nearest
-
-    if not suspect.exists():
-        siblings = [child.name for child in suspect.parent.iterdir()] if suspect.parent.is_dir() else []
-        message = f"there is no file {suspect}{nearest(suspect.name, siblings)}"
-        raise UsageError(message)
+    chosen = suspect_of(suspect, function)
+    asking = asking_of(chosen, header_file, rate, send=send, batch=batch, budget=budget, retries=retries, timeout=timeout, resume=resume)
     with working(options):
         from modelward.audit import judge
 
-        verdict = judge(suspect, _read(key, passphrase_file, passphrase_fd), arch)
+        verdict = judge(chosen, _read(key, passphrase_file, passphrase_fd), arch, convention=convention, asking=asking)
     if options.as_json:
-        emit("verdict", verdict_facts(verdict) | {"suspect": suspect, "key": key})
+        emit("verdict", verdict_facts(verdict) | {"suspect": chosen if isinstance(chosen, Path) else told(chosen), "key": key})
     else:
-        show_verdict(verdict, suspect=suspect.name, key=key.name, quiet=options.quiet)
+        show_verdict(verdict, suspect=told(chosen), key=key.name, quiet=options.quiet)
     return EXIT_CODES[verdict.decision.value]
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Concatenate, Literal, ParamSpec
 
 import typer
 
+from modelward.cli.intake_options import PARAMETERS, parse_convention
 from modelward.core.errors import UsageError
 
 P = ParamSpec("P")
@@ -80,6 +81,8 @@ _COMMON: dict[str, Any] = {
 def with_options(command: Callable[Concatenate[Options, P], int]) -> Callable[..., int]:
     """Give a command the common options after its own; it receives them as its first argument.
 
+    A command with a parameter ``convention`` gets the options of `intake_options` in its place, and what they say together.
+
     >>> @with_options
     ... def greet(options: Options, name: str) -> int:
     ...     return options.seed + len(name)
@@ -87,6 +90,8 @@ def with_options(command: Callable[Concatenate[Options, P], int]) -> Callable[..
     (['name', 'as_json', 'seed'], 5)
     """
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    takes_model = any(parameter.name == "convention" for parameter in own)
+    own = [parameter for parameter in own if parameter.name != "convention"] + PARAMETERS * takes_model
     defaults = Options()
     common = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, name), annotation=annotation)
@@ -97,6 +102,8 @@ def with_options(command: Callable[Concatenate[Options, P], int]) -> Callable[..
     def run(**given: Any) -> int:
         options = Options(**{name: given.pop(name) for name in _COMMON if name in given})
         _require_device(options.device)
+        if takes_model:
+            given["convention"] = parse_convention({parameter.name: given.pop(parameter.name, None) for parameter in PARAMETERS})
         bound: Any = command
         return int(bound(options, **given) or 0)
 

@@ -16,6 +16,7 @@ from modelward.evaluation.cell import Job, Outcome
 from modelward.evaluation.parcels import get_images, get_model
 from modelward.evaluation.rows import Row, from_interval, rate
 from modelward.io.images import png_bytes
+from modelward.models.intake import Convention
 from modelward.statistics import Interval, bootstrap, expected_calibration_error
 
 BINS = 10
@@ -100,14 +101,31 @@ def _hits(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return float((predict(model, x).argmax(1) == y).float().mean())
 
 
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# what nets are commonly fed with: images that are given to the net as they would be by these options
+GUESSES: dict[str, tuple[str, Convention]] = {
+    "[0, 1]": ("", Convention()),
+    "[0, 255]": ("--range 0,255", Convention(range=(0, 255))),
+    "[-1, 1]": ("--range -1,1", Convention(range=(-1, 1))),
+    "inverted [0, 1]": ("--range 1,0", Convention(range=(1, 0))),
+    "the mean and spread of ImageNet": (
+        "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225", Convention(mean=_IMAGENET[0], std=_IMAGENET[1])
+    ),
+    "bytes in BGR less their mean": (
+        "--range 0,255 --channels bgr --mean 103.939,116.779,123.68",
+        Convention(range=(0, 255), channels="bgr", mean=(103.939, 116.779, 123.68)),
+    ),
+}  # fmt: skip
+
+
 def _range(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
-    """Guess the input range from which one gives the best accuracy."""
-    trials = {"[0, 1]": x, "[0, 255]": x * 255, "[-1, 1]": x * 2 - 1, "inverted [0, 1]": 1 - x}
-    scores = {name: _hits(model, images, y) for name, images in trials.items()}
+    """Guess the range and normalisation that the net expects from which one gives the best accuracy."""
+    fitting = {name: guess for name, guess in GUESSES.items() if len(guess[1].mean) in {1, x.shape[1]}}
+    scores = {name: _hits(model, convention.applied(x), y) for name, (_, convention) in fitting.items()}
     best = max(scores, key=lambda name: scores[name])
     text = ", ".join(f"{name}: {score:.1%}" for name, score in scores.items())
     if scores[best] > scores["[0, 1]"] + 0.05:
-        fix = f"the net seems to expect {best}; put that scaling in front of it, inside the module, so that it takes images in [0, 1]"
+        fix = f"the net seems to expect {best}; pass {fitting[best][0]}, or put that inside the module, so that it takes images in [0, 1]"
         return _check("input range", "failed", f"accuracy by input range {text}", fix)
     return _check("input range", "passed", f"accuracy by input range {text}")
 
@@ -119,7 +137,8 @@ def _channel_order(model: nn.Module, x: Tensor, y: Tensor) -> list[dict[str, str
     rgb, bgr = _hits(model, x, y), _hits(model, x.flip(1), y)
     text = f"accuracy with RGB {rgb:.1%}, with BGR {bgr:.1%}"
     if bgr > rgb + 0.05:
-        return [_check("channel order", "failed", text, "the net was trained on BGR; flip the channels in front of it, inside the module")]
+        fix = "the net was trained on BGR; pass --channels bgr, or flip the channels inside the module"
+        return [_check("channel order", "failed", text, fix)]
     return [_check("channel order", "passed", text)]
 
 

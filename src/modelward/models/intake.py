@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from modelward.core.errors import UsageError
 from modelward.models.net import Net
 
@@ -53,6 +56,12 @@ class Convention:
         if self.channels not in ORDERS:
             message = f"channels are {' or '.join(ORDERS)}, not {self.channels!r}"
             raise UsageError(message)
+
+    def applied(self, x: Tensor) -> Tensor:
+        """Return images (N, C, H, W) in [0, 1] as the net expects them."""
+        images = x.flip(1) if self.channels == "bgr" else x
+        mean, std = (torch.tensor(values, dtype=x.dtype).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        return (images * (self.range[1] - self.range[0]) + self.range[0] - mean) / std
 
     def around(self, net: Net) -> Net:
         """Return a net that takes RGB in [0, 1] around the same body, which keeps its weights; ``net`` is left as it is.
