@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from modelward.audit.functions import ask_function
 from modelward.core.errors import InputError
 from modelward.core.key import Key
 from modelward.core.suspect import Suspect
 from modelward.io.answers import Answers
+from modelward.io.endpoint import Asking, Endpoint
 from modelward.io.onnx_suspect import ask_onnx
 from modelward.io.sniff import kind_of
 from modelward.io.tables import read_answers_csv
@@ -37,6 +39,29 @@ def answered(path: Path, probes: Tensor, key: Key) -> Suspect | None:
         answers, notes = ask_onnx(path, probes.numpy(), len(known_classes(key, path.name)))
         return _collected(answers, path.name, notes)
     return None
+
+
+def named(name: str, probes: Tensor, key: Key, asking: Asking | None = None) -> Suspect:
+    """Return the suspect behind an http or https address, or behind ``package.module:function``, once it has answered for the probes.
+
+    Parameters
+    ----------
+    asking
+        how a service is asked; a function knows no such manners.
+
+    Raises
+    ------
+    UsageError
+        for an address or a name that is none, or a budget that is too small.
+    InputError, FormatError, UnsafeFileError
+        when it does not answer as a classifier of the key's classes does.
+    """
+    if "://" in name:
+        service = Endpoint(name, known_classes(key, "the service"), asking)
+        answers, notes, extra = service.ask(probes.numpy())
+        return _collected(answers, service.name, notes, extra)
+    answers, notes, extra = ask_function(name, probes.numpy(), known_classes(key, name))
+    return _collected(answers, name, notes, extra)
 
 
 def _collected(answers: Answers, name: str, notes: Sequence[str] = (), extra: int = 0) -> Suspect:

@@ -29,7 +29,6 @@ from modelward.io.images import png_bytes
 
 LISTS = ("predictions", "probabilities", "labels")
 PATIENCE = 300.0
-TOLERANCE = 1e-3
 _NUMBERS = [f"{value / 255:.9g}" for value in range(256)]
 
 
@@ -137,12 +136,12 @@ class Endpoint:
                 advance("asking the service", len(pixels) - len(missing) + start, len(pixels))
                 where = missing[start : start + self.asking.batch]
                 state.put(where, self._batch(pixels[where], state))
-            notes = self._repeat(pixels, state)
+            self._repeat(pixels, state)
         finally:
             state.save()  # what a failed request has sent counts too
         found = state.answers()
         answers = found if found.probabilities is None else described(found.probabilities)
-        return answers, notes, max(0, state.sent - len(pixels))
+        return answers, state.notes(self.name), max(0, state.sent - len(pixels))
 
     def _require_budget(self, state: State, missing: int, count: int) -> None:
         """Refuse before the first question what cannot be finished."""
@@ -153,20 +152,13 @@ class Endpoint:
             )
             raise UsageError(message)
 
-    def _repeat(self, pixels: NDArray[np.uint8], state: State) -> tuple[str, ...]:
-        """Ask a few images, spread over all, a second time; return what that showed."""
+    def _repeat(self, pixels: NDArray[np.uint8], state: State) -> None:
+        """Ask a few images, spread over all, a second time, as far as the budget goes."""
         left = math.inf if self.asking.budget is None else self.asking.budget - state.sent
-        count = int(min(self.asking.repeats, len(pixels), max(0, left)))
-        if not state.again and count:
-            where = np.unique(np.linspace(0, len(pixels) - 1, count).astype(np.int64))
+        count = int(min(self.asking.repeats, max(0, left)))
+        if state.again is None and count:
+            where = state.spread(count)
             state.put_again(where, self._batch(pixels[where], state))
-        if not state.again:
-            return ("No image was asked twice: whether the service answers the same question alike is unknown.",)
-        differing, most = state.differing(TOLERANCE)
-        if not differing:
-            return ()
-        share = f"{differing} of {len(state.again[0])} images that were asked twice were answered differently (by up to {most:.2g})"
-        return (f"{share}: the service draws random numbers or changed meanwhile, and other answers could lead to another verdict.",)
 
     def _batch(self, pixels: NDArray[np.uint8], state: State) -> Answers:
         """Return the answers for one batch, trying again where that may help."""

@@ -17,6 +17,7 @@ from modelward.io.safetensors import dump_arrays, load_arrays
 
 CAP = 2**30
 SCHEMA = "modelward/asked"
+TOLERANCE = 1e-3
 
 
 @dataclass(eq=False)
@@ -78,6 +79,11 @@ class State:
             raise FormatError(message)
         return state
 
+    @classmethod
+    def empty(cls, count: int) -> State:
+        """Return a state without answers that is written nowhere."""
+        return cls(None, "", count, np.zeros(count, dtype=np.bool_))
+
     def missing(self) -> NDArray[np.int64]:
         """Return the indices of images without an answer."""
         return np.flatnonzero(~self.done).astype(np.int64)
@@ -102,6 +108,20 @@ class State:
         """Refuse labels after probabilities, and the other way round."""
         if self.table is None or self.table.dtype != rows.dtype or self.table.shape[1:] != rows.shape[1:]:
             raise FormatError("the service answers now with labels, now with probabilities")
+
+    def spread(self, count: int) -> NDArray[np.int64]:
+        """Return at most ``count`` indices, spread over all images."""
+        return np.unique(np.linspace(0, self.count - 1, min(count, self.count)).astype(np.int64))
+
+    def notes(self, name: str) -> tuple[str, ...]:
+        """Return what asking twice has shown."""
+        if self.again is None:
+            return (f"No image was asked twice: whether {name} answers the same question alike is unknown.",)
+        differing, most = self.differing(TOLERANCE)
+        if not differing:
+            return ()
+        share = f"{differing} of {len(self.again[0])} images that were asked twice were answered differently (by up to {most:.2g})"
+        return (f"{share}: {name} draws random numbers or changed meanwhile, and other answers could lead to another verdict.",)
 
     def differing(self, tolerance: float) -> tuple[int, float]:
         """Return how many second answers differ from the first by more than ``tolerance`` of their size, and the largest difference."""

@@ -53,7 +53,7 @@ def call(arch: str, *, rng: torch.Generator) -> nn.Module:
         when it cannot be imported, fails, or returns something else.
     """
     function = _function(arch)
-    with forked(rng), _told(arch, "raised"), _here():
+    with forked(rng), _told(arch, "raised"), here():
         made = function()
     if not isinstance(made, nn.Module):
         message = f"--arch {arch}: it returned a {type(made).__name__}; the function takes no arguments and returns a torch.nn.Module"
@@ -68,7 +68,7 @@ def _function(arch: str) -> Callable[[], object]:
         raise UnsafeFileError(message)
     name, _, attribute = arch.partition(":")
     importlib.invalidate_caches()
-    with forked(generator(0)), _told(arch, "importing it raised"), _here():
+    with forked(generator(0)), _told(arch, "importing it raised"), here():
         module = importlib.import_module(name)
     function = getattr(module, attribute, None)
     if not callable(function):
@@ -81,7 +81,7 @@ def _function(arch: str) -> Callable[[], object]:
 
 
 @contextlib.contextmanager
-def _here() -> Iterator[None]:
+def here() -> Iterator[None]:
     """Make the current folder the last place where modules are searched, inside the block."""
     folder = str(Path.cwd())
     absent = folder not in sys.path
