@@ -1,8 +1,14 @@
-"""A key of a tiny net, and the same net as an ONNX graph in every dress."""
+"""A key of a tiny net, the same net as an ONNX graph in every dress, and a server on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +112,52 @@ def truth(key, mlp_victim) -> torch.Tensor:
     from modelward.core.guard import predict
 
     return predict(mlp_victim, key.tensors["probes"]).softmax(1)
+
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+@dataclass
+class Service:
+    """A server, what it was asked, and how it answers: a function from (number of the request, images) to status, headers and body."""
+
+    url: str = ""
+    requests: list[Any] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    answer: Callable[[int, Any], Answer] = lambda *_: (500, {}, b"")
+
+    @property
+    def images(self) -> int:
+        return sum(len(request) for request in self.requests)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """Return a running server."""
+    made = Service()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            made.times.append(time.monotonic())
+            made.headers.append(dict(self.headers))
+            made.requests.append(document["instances"])
+            status, headers, body = made.answer(len(made.requests) - 1, document["instances"])
+            self.send_response(status)
+            for name, value in ({"Content-Type": "application/json"} | headers).items():
+                self.send_header(name, value)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Stay silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True, kwargs={"poll_interval": 0.01}).start()
+    made.url = f"http://127.0.0.1:{server.server_port}/v1/model"
+    yield made
+    server.shutdown()
+    server.server_close()

@@ -104,7 +104,7 @@ def suspect_of(given: str | None, function: str | None) -> str | Path:
     path = Path(str(given))
     if not path.exists():
         siblings = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = nearest(path.name, siblings) or ("; a function is named with --suspect" if ":" in path.name else "")
+        hint = "; a function is named with --suspect" if ":" in path.name else nearest(path.name, siblings)
         message = f"there is no file {path}{hint}"
         raise UsageError(message)
     return path
