@@ -12,9 +12,9 @@ from modelward.core.images import ImageSet
 from modelward.evaluation.cell import Outcome
 from modelward.evaluation.code import code_digest
 from modelward.evaluation.store import Store
+from modelward.models.assembly import Assembly, pack, unpack
 from modelward.models.custom import modules_of
-from modelward.models.files import fill
-from modelward.models.nets import Net, infer
+from modelward.models.net import Net
 
 
 def put_images(store: Store, images: ImageSet) -> str:
@@ -32,24 +32,26 @@ def get_images(folder: str, digest: str) -> ImageSet:
 
 
 def pack_model(model: nn.Module, facts: dict[str, str] | None = None) -> Outcome:
-    """Return a model as an outcome: its state and how to build it again."""
-    assert isinstance(model, Net)  # noqa: S101  # every model of a farm comes from our builders
-    arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in model.state_dict().items()}
-    own = {"code": code_digest(*modules)} if (modules := modules_of(model.arch)) else {}  # another function makes another artefact of it
-    return Outcome(arrays=arrays, facts={"arch": model.arch, "size": json.dumps(list(model.size)), **own, **(facts or {})})
+    """Return a network, or an assembly of networks, as an outcome: its state and how to build it again.
+
+    Raises
+    ------
+    InputError
+        for a module that does not say how it is built.
+    """
+    tensors, plan = pack(model)
+    modules = sorted({name for part in model.modules() if isinstance(part, Net) for name in modules_of(part.arch)})
+    own = {"code": code_digest(*modules)} if modules else {}  # another function makes another artefact of it
+    return Outcome(arrays={name: tensor.numpy() for name, tensor in tensors.items()}, facts={**plan, **own, **(facts or {})})
 
 
-def put_model(store: Store, model: Net) -> str:
+def put_model(store: Store, model: nn.Module) -> str:
     """Keep a model in the store and return its digest."""
     packed = pack_model(model)
     return store.put(packed.arrays, packed.facts)
 
 
-def get_model(folder: str, digest: str) -> Net:
+def get_model(folder: str, digest: str) -> Net | Assembly:
     """Return the model with ``digest``, in eval mode; one of the user's own architecture only when the user named that in this run."""
     arrays, facts = Store(folder).get(digest)
-    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-    height, width = json.loads(facts["size"])
-    model = infer(facts["arch"], tensors, (height, width))
-    fill(model, tensors, digest[:12])
-    return model.eval()
+    return unpack({name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, facts, digest[:12])

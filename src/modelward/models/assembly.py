@@ -57,11 +57,45 @@ class Assembly(nn.Module):
         self, maker: Maker, parts: Sequence[nn.Module], *, tools: Mapping[str, nn.Module] | None = None, numbers: Sequence[str] = ()
     ) -> None:
         super().__init__()
+        if not parts:
+            message = f"{maker.card.name} needs a model to stand around"
+            raise InputError(message)
         self.maker = maker
         self.parts = nn.ModuleList(parts)
         self.tools = nn.ModuleDict(dict(tools or {}))
         for name in numbers:
             self.register_buffer(name, torch.zeros(()))
+
+    @property
+    def first(self) -> Net:
+        """The first network inside; raises `InputError` where there is none of a named architecture."""
+        part = self.parts[0]
+        if isinstance(part, Assembly):
+            return part.first
+        if not isinstance(part, Net):
+            message = f"the {type(part).__name__} inside does not say how it is built"
+            raise InputError(message)
+        return part
+
+    @property
+    def arch(self) -> str:
+        """Architecture of the first network inside."""
+        return self.first.arch
+
+    @property
+    def classes(self) -> int:
+        """Number of outputs."""
+        return self.first.classes
+
+    @property
+    def channels(self) -> int:
+        """Number of input channels."""
+        return self.first.channels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the input."""
+        return self.first.size
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, K) for images (N, C, H, W) in [0, 1]."""
@@ -86,7 +120,7 @@ def plan_of(model: nn.Module) -> dict[str, Any]:
     raise InputError(message)
 
 
-def rebuild(plan: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str = "the model") -> nn.Module:
+def rebuild(plan: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str = "the model") -> Net | Assembly:
     """Return the model that ``plan`` describes with its tensors filled in, in eval mode.
 
     Raises
@@ -98,7 +132,7 @@ def rebuild(plan: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str = 
     return model.eval()
 
 
-def _build(plan: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str, depth: int) -> nn.Module:
+def _build(plan: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str, depth: int) -> Net | Assembly:
     """Build one level: a network, or an assembly of what is one level below."""
     try:
         if "arch" in plan:
@@ -163,7 +197,7 @@ def pack(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, {"plan": canonical_json(plan).decode()}
 
 
-def unpack(tensors: Mapping[str, Tensor], facts: Mapping[str, str], name: str = "the model") -> nn.Module:
+def unpack(tensors: Mapping[str, Tensor], facts: Mapping[str, str], name: str = "the model") -> Net | Assembly:
     """Return the model that `pack` took apart, in eval mode; raises `FormatError` for facts or tensors that do not fit."""
     try:
         plan = json.loads(facts["plan"]) if "plan" in facts else {"arch": facts["arch"], "size": json.loads(facts["size"])}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from modelward.models.custom import aligned, is_custom
 from modelward.models.intake import Convention
 from modelward.models.nets import ARCHITECTURES, Net, infer
 
+if TYPE_CHECKING:
+    from modelward.models.assembly import Assembly  # it reads networks from files itself
+
 CAP_BYTES = 2**31
 
 
@@ -26,16 +30,16 @@ class LoadedModel:
     Parameters
     ----------
     model
-        the network, in eval mode.
+        the network, or an assembly of networks that a theft made, in eval mode.
     arch
-        name with arguments.
+        name with arguments; of an assembly, that of the first network inside.
     digest
         SHA-256 over its tensors.
     facts
         the file's metadata: ``trained_on`` (digest of the training images), ``data``, ``source`` and the like.
     """
 
-    model: Net
+    model: Net | Assembly
     arch: str
     digest: str
     facts: dict[str, str] = field(default_factory=dict)
@@ -43,9 +47,13 @@ class LoadedModel:
 
 def save_model(path: Path | str, model: nn.Module, facts: dict[str, str] | None = None) -> None:
     """Write ``model``'s state to a safetensors file, with its architecture and ``facts`` in the metadata."""
+    from modelward.models.assembly import Assembly, pack
+
     metadata = {"format": "pt", **(facts or {})}
     if isinstance(model, Net):
         metadata |= {"arch": model.arch, "size": f"{model.size[0]},{model.size[1]}", "classes": str(model.classes)}
+    elif isinstance(model, Assembly):
+        metadata |= pack(model)[1]
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_tensors(Path(path), tensors, metadata)
 
@@ -95,6 +103,8 @@ def load_model(
     if arch is not None:
         consent.give([arch])
     arch = arch or facts.get("arch")
+    if not arch and "plan" in facts:
+        return _assembled(tensors, facts, Path(path).name, convention)
     if not arch:
         message = f"{Path(path).name} does not say its architecture; pass --arch, for example --arch resnet8"
         raise UsageError(message)
@@ -107,6 +117,18 @@ def load_model(
     if convention is not None:
         model = convention.around(model)
     return LoadedModel(model, model.arch, state_digest(model), facts)
+
+
+def _assembled(tensors: dict[str, Tensor], facts: dict[str, str], name: str, convention: Convention | None) -> LoadedModel:
+    """Return a model made of models, as its description says."""
+    from modelward.models.assembly import unpack
+
+    if convention is not None:
+        message = f"{name} is a net inside a wrapper, its convention lies inside; leave the convention away"
+        raise UsageError(message)
+    made = unpack(tensors, facts, name)
+    require_finite(made)
+    return LoadedModel(made, made.arch, state_digest(made), facts)
 
 
 def fill(model: Net, tensors: dict[str, Tensor], name: str) -> None:
