@@ -1,5 +1,6 @@
 """ONNX suspects: every dress of one net gives one verdict; what is odd is told, what is unsafe never runs."""
 
+import copy
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import torch
 
 from modelward.audit import judge
 from modelward.cli.main import main
-from modelward.core.errors import InputError, UnavailableError, UnsafeFileError
+from modelward.core.errors import InputError, UnavailableError, UnsafeFileError, UsageError
 from modelward.core.suspect import Suspect
 from modelward.io import onnx_suspect
 from modelward.io.onnx_suspect import ask_onnx
@@ -53,6 +54,31 @@ def test_labels_are_compared_as_labels(onnx_file, key, truth):
     verdict = judge(onnx_file(tail=("ArgMax",)), key)
     wanted = SAC().verify(Suspect.of_answers(truth.argmax(1)), key)
     assert (verdict.statistic, verdict.access) == (pytest.approx(wanted.statistic), "label")
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_net_that_expects_other_numbers_is_told_so(onnx_file, key, truth, mlp_victim, layout):
+    """Let the graph expect bytes in the order BGR, as (x - mean) / std leaves them."""
+    from modelward.models import Convention
+
+    net = copy.deepcopy(mlp_victim)
+    outside = Convention(range=(0.0, 255.0), mean=(10.0, 20.0, 30.0), std=(2.0, 4.0, 8.0), channels="bgr")
+    with torch.no_grad():  # the graph undoes the convention: its mean and std are chosen so that the body sees what it saw
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (outside.mean, outside.std))
+        net.mean = (net.mean.flip(1) * 255 - mean) / std
+        net.std = net.std.flip(1) * 255 / std
+        first = net.body[1]
+        first.weight.copy_(first.weight.view(len(first.weight), 3, -1).flip(1).flatten(1))
+    path = onnx_file(net=net, layout=layout)
+    right = judge(path, key, convention=outside)
+    assert right.statistic == pytest.approx(SAC().verify(Suspect.of_answers(truth), key).statistic, abs=1e-4)
+    assert right.statistic < judge(path, key).statistic
+    with pytest.raises(UsageError, match="give one or 3"):
+        judge(path, key, convention=Convention(mean=(1.0, 2.0)))
+    with pytest.raises(InputError, match="whole pixels"):
+        judge(onnx_file(kind="uint8"), key, convention=outside)
+    with pytest.raises(UsageError, match="go with weights and ONNX"):
+        judge("a.b:c", key, convention=outside)
 
 
 def external(model):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from modelward.audit.functions import ask_function
-from modelward.core.errors import InputError
+from modelward.core.errors import InputError, UsageError
 from modelward.core.key import Key
 from modelward.core.suspect import Suspect
 from modelward.io.answers import Answers
@@ -17,28 +19,55 @@ from modelward.io.endpoint import Asking, Endpoint
 from modelward.io.onnx_suspect import ask_onnx
 from modelward.io.sniff import kind_of
 from modelward.io.tables import read_answers_csv
+from modelward.models import Convention
 
 
-def answered(path: Path, probes: Tensor, key: Key) -> Suspect | None:
+def answered(path: Path, probes: Tensor, key: Key, convention: Convention | None = None) -> Suspect | None:
     """Return the suspect that an ONNX file or ``answers.csv`` stands for, or ``None`` for a file of weights.
 
     Parameters
     ----------
     probes
         the key's query images, uint8 (n, C, H, W).
+    convention
+        what an ONNX net expects of its images, where that is not RGB in [0, 1].
 
     Raises
     ------
+    UsageError
+        for a convention of a table, or one that does not fit the probes.
     InputError, FormatError, UnsafeFileError, UnavailableError
         from the readers.
     """
     kind = kind_of(path)
     if kind in {"csv", "text"} or path.suffix.lower() == ".csv":
+        refuse_convention(convention, path.name)
         return _collected(read_answers_csv(path, probe_names(len(probes)), len(_classes(key)) or None), path.name)
     if kind == "onnx" or path.suffix.lower() == ".onnx":
-        answers, notes = ask_onnx(path, probes.numpy(), len(known_classes(key, path.name)))
+        pixels, affine = _prepared(probes, convention)
+        answers, notes = ask_onnx(path, pixels, len(known_classes(key, path.name)), affine=affine)
         return _collected(answers, path.name, notes)
     return None
+
+
+def refuse_convention(convention: Convention | None, name: str) -> None:
+    """Raise `UsageError` when a convention is given for a suspect that modelward does not hand images to as numbers of its own."""
+    if convention is not None:
+        message = f"--range, --channels, --mean and --std go with weights and ONNX files; {name} gets the images in [0, 1]"
+        raise UsageError(message)
+
+
+def _prepared(probes: Tensor, convention: Convention | None) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    """Return probes with their channels in the net's order, and the scale and shift (2, C) that its convention asks for."""
+    if convention is None:
+        return probes.numpy(), None
+    channels = probes.shape[1]
+    if {len(convention.mean), len(convention.std)} - {1, channels} or (convention.channels == "bgr" and channels != 3):
+        message = f"the probes have {channels} channels: give one or {channels} of --mean and --std, and bgr only for three"
+        raise UsageError(message)
+    low, high = (convention.applied(torch.full((1, channels, 1, 1), value)).flatten().numpy() for value in (0.0, 1.0))
+    pixels = probes.flip(1) if convention.channels == "bgr" else probes
+    return pixels.contiguous().numpy(), np.stack([high - low, low]).astype(np.float32)
 
 
 def named(name: str, probes: Tensor, key: Key, asking: Asking | None = None) -> Suspect:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from modelward.audit.doors import answered, named, probe_names
+from modelward.audit.doors import answered, named, probe_names, refuse_convention
 from modelward.audit.question import Ground, Question, cell_seed, check_fit, prepare
 from modelward.audit.run import Estimate, estimate
 from modelward.audit.scope import COPIES
@@ -135,16 +135,19 @@ def judge(
     suspect
         a file: safetensors weights, ONNX, or ``answers.csv`` for the probe folder; as text, the address of a service, or a function as
         ``package.module:function``.
-    arch, convention
-        of weights: the architecture, and what the net expects of its images where that is not RGB in [0, 1].
+    arch
+        of weights: the architecture.
+    convention
+        of weights and ONNX: what the net expects of its images where that is not RGB in [0, 1].
     asking
         how a service is asked.
     """
     method = ownership(key.method, {})
     probes = method.probes(key)
     if isinstance(suspect, str):
+        refuse_convention(convention, "a service or a function")
         return method.verify(named(suspect, probes, key, asking), key)
-    given = answered(suspect, probes, key)
+    given = answered(suspect, probes, key, convention)
     if given is not None:
         return method.verify(given, key)
     channels, height, width = probes.shape[1:]

@@ -169,7 +169,7 @@ def verify(
     suspect: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SUSPECT]",
+            metavar="SUSPECT",
             help="Model (safetensors or ONNX), address of a service, or answers.csv for the probes.",
             show_default=False,
         ),

@@ -34,7 +34,7 @@ def limit(seconds: int) -> None:
             resource.setrlimit(kind, (value, value))
 
 
-def answer(data: bytes, pixels: NDArray[np.uint8], classes: int) -> tuple[NDArray[Any], Feed]:
+def answer(data: bytes, pixels: NDArray[np.uint8], classes: int, affine: NDArray[np.float32] | None = None) -> tuple[NDArray[Any], Feed]:
     """Return what the graph answers for uint8 images (n, C, H, W): numbers (n, K) or labels (n,)."""
     import onnx
 
@@ -45,6 +45,8 @@ def answer(data: bytes, pixels: NDArray[np.uint8], classes: int) -> tuple[NDArra
         raise Refused("it is damaged, or no ONNX model") from error
     feed = check(model, (channels, height, width))
     del model
+    if affine is not None and feed.type == "uint8":
+        raise Refused("it takes whole pixels (uint8): --range, --mean and --std do not apply to it")
     session = _session(data)
     parts: list[NDArray[Any]] = []
     for start in range(0, len(pixels), feed.batch):
@@ -52,7 +54,7 @@ def answer(data: bytes, pixels: NDArray[np.uint8], classes: int) -> tuple[NDArra
         count = len(part)
         if feed.fixed and count < feed.batch:
             part = np.concatenate([part, np.repeat(part[-1:], feed.batch - count, axis=0)])
-        outputs = session.run(None, {feed.name: batch(part, feed)})
+        outputs = session.run(None, {feed.name: batch(part, feed, affine)})
         parts.append(pick(outputs, len(part), classes)[:count])
     if len({part.shape[1:] for part in parts}) > 1:
         raise Refused("its answers change shape from batch to batch")
@@ -70,11 +72,15 @@ def _session(data: bytes) -> Any:
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def batch(part: NDArray[np.uint8], feed: Feed) -> NDArray[Any]:
-    """Return uint8 images (n, C, H, W) in the type and layout of the graph: floats lie in [0, 1]."""
-    turned = part if feed.layout == "NCHW" else part.transpose(0, 2, 3, 1)
-    made = turned if feed.type == "uint8" else (turned.astype(np.float32) / np.float32(255)).astype(feed.type)
-    return np.ascontiguousarray(made)
+def batch(part: NDArray[np.uint8], feed: Feed, affine: NDArray[np.float32] | None = None) -> NDArray[Any]:
+    """Return uint8 images (n, C, H, W) in the type and layout of the graph: floats lie in [0, 1], then go through ``affine`` (2, C)."""
+    made: NDArray[Any] = part
+    if feed.type != "uint8":
+        made = part.astype(np.float32) / np.float32(255)
+        if affine is not None:
+            made = made * affine[0][:, None, None] + affine[1][:, None, None]
+        made = made.astype(feed.type)
+    return np.ascontiguousarray(made if feed.layout == "NCHW" else made.transpose(0, 2, 3, 1))
 
 
 def pick(outputs: list[Any], count: int, classes: int) -> NDArray[Any]:
@@ -108,7 +114,8 @@ def main(source: str, images: str, target: str, classes: str, seconds: str) -> i
     try:
         arrays, _ = load_arrays(images)
         pixels: Any = arrays["pixels"]
-        found, feed = answer(Path(source).read_bytes(), pixels, int(classes))
+        affine: Any = arrays.get("affine")
+        found, feed = answer(Path(source).read_bytes(), pixels, int(classes), affine)
         Path(target).write_bytes(dump_arrays({"answers": found}, {"notes": json.dumps(feed.notes)}))
     except Refused as error:
         sys.stdout.write(f"{error}\n")

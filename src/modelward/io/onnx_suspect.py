@@ -25,7 +25,14 @@ SECONDS = 600.0
 UNFIT, UNSAFE = 3, 5
 
 
-def ask_onnx(source: Path | str, pixels: NDArray[np.uint8], classes: int, *, seconds: float = SECONDS) -> tuple[Answers, tuple[str, ...]]:
+def ask_onnx(
+    source: Path | str,
+    pixels: NDArray[np.uint8],
+    classes: int,
+    *,
+    affine: NDArray[np.float32] | None = None,
+    seconds: float = SECONDS,
+) -> tuple[Answers, tuple[str, ...]]:
     """Return what an ONNX classifier answers for images, and what is to be known of it.
 
     The file is never opened by a parser in this process. The child refuses external data, custom operators and graphs out of
@@ -37,6 +44,8 @@ def ask_onnx(source: Path | str, pixels: NDArray[np.uint8], classes: int, *, sec
         uint8 images (n, C, H, W). The graph gets float32 in [0, 1], or what its input asks for: uint8 0 to 255, channels last.
     classes
         K; one output must be (N, K) probabilities or logits, or (N,) class numbers.
+    affine
+        float32 (2, C): scale and shift of the channels, where the graph wants other numbers than [0, 1].
     seconds
         wall-clock limit.
 
@@ -56,7 +65,7 @@ def ask_onnx(source: Path | str, pixels: NDArray[np.uint8], classes: int, *, sec
     with tempfile.TemporaryDirectory(prefix="modelward-onnx-") as folder:
         copy, images, out = (Path(folder) / name for name in ("suspect.onnx", "probes.safetensors", "answers.safetensors"))
         write_bytes(copy, data)  # alone in its folder, so that no path in it leads anywhere
-        write_bytes(images, dump_arrays({"pixels": pixels}))
+        write_bytes(images, dump_arrays({"pixels": pixels} | ({} if affine is None else {"affine": affine})))
         _run_child(source.name, [str(copy), str(images), str(out), str(classes), str(int(seconds))], seconds)
         arrays, facts = load_arrays(out, cap=ANSWER_CAP)
     return _answers(arrays.get("answers"), len(pixels), classes, source.name), tuple(map(str, json.loads(facts["notes"])))
