@@ -22,7 +22,8 @@ from modelward.data.study import Study
 from modelward.models import Net
 
 Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-BUDGETS = {"linf": 0.12, "l2": 1.5}
+BUDGETS = {"linf": 0.12, "l2": 1.5, "l1": 9.0}
+STEPS = {"linf": 0.02, "l2": 0.3, "l1": 1.5}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,20 +38,21 @@ class Row:
 
 ROWS = (
     Row("fgsm"),
-    Row("bim", {"step": 0.02, "steps": 8}),
-    Row("pgd", {"step": 0.02, "steps": 8}, random=True),
-    Row("pgd", {"step": 0.02, "steps": 8, "loss": "margin", "early_stop": False}, random=True),
-    Row("pgd", {"step": 0.02, "steps": 8, "fast": True}, random=True),
+    Row("bim", {"steps": 8}),
+    Row("pgd", {"steps": 8}, random=True),
+    Row("pgd", {"steps": 8, "loss": "margin", "early_stop": False}, random=True),
+    Row("pgd", {"steps": 8, "loss": "dlr", "restarts": 2}, random=True),
+    Row("pgd", {"steps": 8, "fast": True}, random=True),
     Row("noise", random=True, gradient=False),
 )
 OURS = {name: cls for name, cls in catalogue().items() if issubclass(cls, EvasionMethod) and cls.__module__.startswith("modelward.")}
 
 
 def make(row: Row, norm: str, **changes: Any) -> EvasionMethod:
-    """Return the method of a row at the budget of ``norm``; L2 steps grow with the budget."""
+    """Return the method of a row at the budget of ``norm``, with steps that fit it."""
     fields = {**row.fields, "norm": norm, "eps": BUDGETS[norm]}
-    if norm == "l2" and "step" in fields:
-        fields["step"] = 0.3
+    if "step" in {field.name for field in dataclasses.fields(OURS[row.name])}:
+        fields["step"] = STEPS[norm]
     return OURS[row.name].configured(fields | changes)
 
 
@@ -85,7 +87,7 @@ class Counted(nn.Module):
 def sizes(delta: Tensor, norm: str) -> Tensor:
     """Measure each change in double precision, on its own account."""
     flat = delta.double().flatten(1)
-    return flat.abs().max(1).values if norm == "linf" else (flat**2).sum(1) ** 0.5
+    return {"linf": flat.abs().max(1).values, "l2": (flat**2).sum(1) ** 0.5, "l1": flat.abs().sum(1)}[norm]
 
 
 def test_every_registered_method_has_a_row() -> None:
@@ -133,6 +135,29 @@ def test_the_callers_images_and_labels_are_untouched(row: Row, norm: str, victim
 
 
 @every
+def test_pixels_outside_the_mask_never_change(row: Row, norm: str, victim: Net, batch: tuple[Tensor, Tensor]) -> None:
+    x, y = batch
+    mask = torch.zeros(len(x), 1, 8, 8)
+    mask[:24, :, 2:] = 1
+    mask[24:, :, :, 3:] = 1
+    method = make(row, norm)
+    out = method.perturb(victim, x, y, rng=generator(4), mask=mask)
+    changed = (out != x).any(1, keepdim=True)
+    assert not bool((changed & (mask == 0)).any())
+    assert bool((changed & (mask == 1)).any())
+    assert torch.equal(method.perturb(victim, x, y, rng=generator(4), mask=torch.zeros(())), x)
+    if row.gradient:  # the pixels that are left are used as well as they can be
+        right = [
+            int((predict(victim, attack.perturb(victim, x, y, rng=generator(0), mask=mask)).argmax(1) == y).sum())
+            for attack in (method, OURS["noise"].configured({"norm": norm, "eps": BUDGETS[norm]}))
+        ]
+        assert right[0] < right[1]
+    for wrong in (torch.full((), 0.5), torch.ones(2, 3, 8, 8), torch.tensor(float("nan"))):
+        with pytest.raises(InputError, match="mask"):
+            method.perturb(victim, x, y, rng=generator(0), mask=wrong)
+
+
+@every
 def test_the_generator_decides(row: Row, norm: str, victim: Net, batch: tuple[Tensor, Tensor]) -> None:
     method = make(row, norm)
     first, again, other = (method.perturb(victim, *batch, rng=generator(seed)) for seed in (5, 5, 6))
@@ -163,7 +188,8 @@ def test_run_counts_what_was_asked(row: Row, norm: str, victim: Net, batch: tupl
     assert torch.equal(result.value, method.perturb(victim, *batch, rng=generator(3)))
     assert result.queries == counted.images
     assert (result.queries > 0) == row.gradient
-    assert 1 <= result.steps <= row.fields.get("steps", 1)
+    rounds = row.fields.get("restarts", 1) * row.fields.get("search_steps", 1)
+    assert 1 <= result.steps <= row.fields.get("steps", 1) * rounds
     assert result.seconds > 0
     assert result.flags == ()
 

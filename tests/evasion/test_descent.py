@@ -236,7 +236,7 @@ def test_margin_loss_by_hand(seed: int, classes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"norm": "l1"}, {"eps": -0.1}, {"eps": float("nan")}, {"steps": -1}, {"step": -0.1}, {"loss": "mse"}], ids=str
+    "wrong", [{"norm": "l0"}, {"eps": -0.1}, {"eps": float("nan")}, {"steps": -1}, {"step": -0.1}, {"loss": "mse"}], ids=str
 )
 def test_settings_are_checked(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):

@@ -122,8 +122,7 @@ def test_a_healthy_network_raises_none(lenet: nn.Module, batch: tuple[Tensor, Te
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_untrained_networks_in_training_mode_raise_none(name: str, batch: tuple[Tensor, Tensor]) -> None:
-    net = build(name, classes=10, rng=generator(0)).train()
-    net.body.append(nn.Dropout(0.5))  # off when the network is evaluated
+    net = nn.Sequential(build(name, classes=10, rng=generator(0)), nn.Dropout(0.5)).train()  # off when the network is evaluated
     assert masking_flags(net, *batch) == {}
 
 

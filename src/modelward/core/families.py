@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from modelward.core.errors import AccessError, InputError, ModelwardError, UsageError
-from modelward.core.guard import frozen, require_batch, require_finite, require_labels
+from modelward.core.errors import AccessError, InputError, UsageError
+from modelward.core.evasion import EvasionMethod, MinimumNormMethod
+from modelward.core.guard import frozen, require_finite
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.method import Method
@@ -25,70 +26,7 @@ from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Verdict
 from modelward.core.view import AttackerView, Labels
 
-
-def _sizes(delta: Tensor, norm: str) -> Tensor:
-    """Return the per-sample size (N,) of a difference in ``norm``."""
-    flat = delta.flatten(1)
-    return flat.abs().amax(1) if norm == "linf" else flat.norm(p=1 if norm == "l1" else 2, dim=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvasionMethod(Method, ABC):
-    """Change images a little so that a model errs: ``perturb(model, x, y, *, rng) -> x_adv``.
-
-    Parameters
-    ----------
-    norm
-        ``"linf"`` or ``"l2"``.
-    eps
-        the largest allowed size of the change, pixels in [0, 1].
-    targeted
-        ``y`` is the class to reach instead of the class to leave.
-    """
-
-    family: ClassVar[str] = "evasion"
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
-
-    norm: str = "linf"
-    eps: float = 8 / 255
-    targeted: bool = False
-
-    def __post_init__(self) -> None:
-        if self.norm not in self.norms:
-            message = f"{self.card.name} works in {' or '.join(self.norms)}, not {self.norm!r}"
-            raise UsageError(message)
-        if not self.eps >= 0:
-            message = f"eps must be >= 0 (pixels in [0, 1]; 8/255 is usual), got {self.eps}"
-            raise UsageError(message)
-
-    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, rng: torch.Generator) -> Tensor:
-        """Return adversarial images (N, C, H, W) in [0, 1] within ``eps`` of ``x`` in ``norm``."""
-        return self.run(model, x, y, rng=rng).value
-
-    def run(self, model: nn.Module, x: Tensor, y: Tensor, *, rng: torch.Generator) -> Result[Tensor]:
-        """Do as `perturb`, and also return flags, steps, queries and seconds."""
-        require_batch(x)
-        require_labels(y, len(x))
-        started, trace = time.perf_counter(), Trace()
-        x = x.detach()
-        value = x.clone()
-        if len(x):
-            with frozen(model):
-                value = self._perturb(model, x, y, rng=rng, trace=trace).detach()
-            self._check(x, value)
-        return Result(value, tuple(trace.flags), trace.steps, trace.queries, time.perf_counter() - started)
-
-    def _check(self, x: Tensor, value: Tensor) -> None:
-        """Refuse a result whose measured budget exceeds the declared one."""
-        low, high = value.aminmax()
-        size = float(_sizes(value - x, self.norm).max())
-        if not (low >= 0 and high <= 1 and size <= self.eps * (1 + 1e-5) + 1e-6):
-            message = f"{self.card.name} left its budget: {self.norm} {size:.6f} > {self.eps:.6f} or pixels outside [0, 1]; this is a bug"
-            raise ModelwardError(message)
-
-    @abstractmethod
-    def _perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, rng: torch.Generator, trace: Trace) -> Tensor:
-        """Return the changed images; ``model`` is frozen, ``x`` is not empty."""
+__all__ = ["EvasionMethod", "MinimumNormMethod", "OwnershipMethod", "Theft", "TheftMethod"]
 
 
 @dataclass(frozen=True)
@@ -152,6 +90,11 @@ class TheftMethod(Method, ABC):
     def inner(self) -> tuple[str, ...]:
         """Names of the methods that this one runs inside, as its settings say."""
         return ()
+
+    @property
+    def effort(self) -> float:
+        """What it costs, roughly, in epochs of plain training on the thief's images."""
+        return float(getattr(self, "epochs", 0))
 
     @abstractmethod
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:

@@ -28,6 +28,8 @@ class BIM(PGD):
         cost="10 forward and backward passes of the samples still standing",
     )
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+
     step: float = 1 / 255
     steps: int = 10
     random_start: bool = False

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from modelward.attacks.evasion.descent import ascend, gradient
+from modelward.attacks.evasion.descent import ascend, gradient, require_loss
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.families import EvasionMethod
 from modelward.core.result import Trace
@@ -17,6 +17,11 @@ from modelward.core.result import Trace
 @dataclass(frozen=True, kw_only=True)
 class FGSM(EvasionMethod):
     """Take one step of length ``eps``: x + eps * sign(grad L) in Linf, x + eps * grad L / |grad L| in L2.
+
+    Parameters
+    ----------
+    loss
+        ``"ce"``, ``"margin"`` or ``"dlr"``.
 
     Examples
     --------
@@ -37,8 +42,16 @@ class FGSM(EvasionMethod):
         cost="one forward and backward pass",
     )
 
-    def _perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, rng: torch.Generator, trace: Trace) -> Tensor:
+    masks: ClassVar[bool] = True
+
+    loss: str = "ce"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_loss(self.loss)
+
+    def _perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, rng: torch.Generator, trace: Trace, mask: Tensor | None = None) -> Tensor:
         del rng
-        grad, _ = gradient(model, x, y, targeted=self.targeted)
+        grad, _ = gradient(model, x, y, kind=self.loss, targeted=self.targeted, mask=mask)
         trace.steps, trace.queries = 1, len(x)
         return ascend(x, grad, x, norm=self.norm, step=self.eps, eps=self.eps)

@@ -16,7 +16,7 @@ from modelward.imaging.norms import random_in_ball
 
 @dataclass(frozen=True, kw_only=True)
 class RandomNoise(EvasionMethod):
-    """Add noise of the largest size the budget allows: random signs times ``eps`` (Linf), a random direction of length ``eps`` (L2).
+    """Add noise of the largest size the budget allows: random signs times ``eps`` (Linf), or a point of size ``eps`` (L2, L1).
 
     Examples
     --------
@@ -35,10 +35,13 @@ class RandomNoise(EvasionMethod):
         cost="no model evaluation",
     )
 
-    def _perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, rng: torch.Generator, trace: Trace) -> Tensor:
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+    masks: ClassVar[bool] = True
+
+    def _perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, rng: torch.Generator, trace: Trace, mask: Tensor | None = None) -> Tensor:
         del model, y
         trace.steps = 1
         if self.norm == "linf":
             signs = torch.randint(0, 2, x.shape, generator=rng).to(x.dtype).mul_(2).sub_(1)
-            return (x + self.eps * signs).clamp_(0, 1)
-        return (x + random_in_ball(tuple(x.shape), self.norm, self.eps, rng=rng, on_sphere=True)).clamp_(0, 1)
+            return (x + self.eps * (signs if mask is None else signs * mask)).clamp_(0, 1)
+        return (x + random_in_ball(tuple(x.shape), self.norm, self.eps, rng=rng, on_sphere=True, mask=mask)).clamp_(0, 1)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from modelward.attacks.evasion.descent import LOSSES, ascend, fooled, gradient
+from modelward.attacks.evasion.descent import ascend, draw_pixels, flag_blind, fooled, gradient, require_loss
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.errors import UsageError
 from modelward.core.families import EvasionMethod
@@ -18,12 +18,14 @@ from modelward.imaging.norms import random_in_ball
 
 @dataclass(frozen=True, kw_only=True)
 class PGD(EvasionMethod):
-    """Iterate x <- Proj(x + step * s(grad L)), with s the sign (Linf) or the direction (L2), from a random point of the ball.
+    """Iterate x <- Proj(x + step * s(grad L)) from a random point of the ball.
+
+    s is the sign (Linf), the direction (L2), or the signs of 5 to 20 pixels, drawn for every step, with the largest gradient (L1).
 
     Parameters
     ----------
     eps, step
-        radius and step size, pixels in [0, 1].
+        radius and size of a step in ``norm``, pixels in [0, 1]. In L1, eps 12 and step 1 are usual for 3x32x32.
     steps
         gradient steps.
     random_start
@@ -33,7 +35,9 @@ class PGD(EvasionMethod):
     fast
         take the steps in bf16; every success is re-checked in fp32 and continued when it does not hold.
     loss
-        ``"ce"`` or ``"margin"``.
+        ``"ce"``, ``"margin"`` or ``"dlr"``; the last two see where a confident net gives the first no gradient.
+    restarts
+        how often the whole descent is run, each from a new random point, on the samples that still stand.
 
     Examples
     --------
@@ -48,12 +52,14 @@ class PGD(EvasionMethod):
 
     card: ClassVar[Card] = Card(
         name="pgd",
-        title="projected gradient descent, Linf and L2",
+        title="projected gradient descent, Linf, L2 and L1",
         paper="Madry, Makelov, Schmidt, Tsipras, Vladu: Towards deep learning models resistant to adversarial attacks, ICLR 2018, arXiv 1706.06083",
         taxonomy=Taxonomy(Scenario.WHITE_BOX, Mechanism.INPUT_PERTURBATION),
         limits=("a bound from one attack: stronger attacks can only lower the accuracy",),
         cost="20 forward and backward passes of the samples still standing",
     )
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+    masks: ClassVar[bool] = True
 
     step: float = 2 / 255
     steps: int = 20
@@ -61,22 +67,52 @@ class PGD(EvasionMethod):
     early_stop: bool = True
     fast: bool = False
     loss: str = "ce"
+    restarts: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 0 or self.step < 0 or self.loss not in LOSSES:
-            message = f"steps >= 0, step >= 0 and a loss of {' or '.join(LOSSES)} are needed, got {self.steps}, {self.step}, {self.loss!r}"
+        require_loss(self.loss)
+        if self.steps < 0 or self.step < 0 or self.restarts < 1:
+            message = f"steps >= 0, step >= 0 and restarts >= 1 are needed, got {self.steps}, {self.step}, {self.restarts}"
+            raise UsageError(message)
+        if self.restarts > 1 and not self.random_start:
+            message = f"{self.restarts} restarts from the same point repeat themselves; set random_start=true"
             raise UsageError(message)
 
-    def _perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, rng: torch.Generator, trace: Trace) -> Tensor:
-        origin = x.contiguous(memory_format=torch.channels_last)
+    def _perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, rng: torch.Generator, trace: Trace, mask: Tensor | None = None) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        best, blind = self._descend(model, x, y, rng=rng, trace=trace, mask=mask)
+        if self.restarts > 1:
+            standing = self._standing(model, best, y, torch.arange(len(x)), trace)
+            for _ in range(self.restarts - 1):
+                if not len(standing):
+                    break
+                region = None if mask is None else mask[standing]
+                best[standing], blind[standing] = self._descend(model, x[standing], y[standing], rng=rng, trace=trace, mask=region)
+                standing = self._standing(model, best, y, standing, trace)
+            blind &= torch.zeros_like(blind).index_fill_(0, standing, value=True)
+        flag_blind(trace, blind, len(x))
+        return best
+
+    def _standing(self, model: nn.Module, x_adv: Tensor, y: Tensor, among: Tensor, trace: Trace) -> Tensor:
+        """Return the indices of those samples ``among`` all that are not where the attacker wants them."""
+        with torch.no_grad():
+            hit = fooled(model(x_adv[among]).float(), y[among], targeted=self.targeted)
+        trace.queries += len(among)
+        return among[~hit]
+
+    def _descend(
+        self, model: nn.Module, origin: Tensor, y: Tensor, *, rng: torch.Generator, trace: Trace, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return where one descent ends, and which samples stand because they had a zero gradient."""
         x_adv = origin
         if self.random_start:
-            noise = random_in_ball(tuple(x.shape), self.norm, self.eps, rng=rng)
+            noise = random_in_ball(tuple(origin.shape), self.norm, self.eps, rng=rng, mask=mask)
             x_adv = (origin + noise.to(memory_format=torch.channels_last)).clamp_(0, 1)
-        best, standing, blind = x_adv.clone(), torch.arange(len(x)), torch.zeros(len(x), dtype=torch.bool)
+        best, standing = x_adv.clone(), torch.arange(len(origin))
+        blind = torch.zeros(len(origin), dtype=torch.bool)
         for _ in range(self.steps):
-            grad, logits = gradient(model, x_adv, y, kind=self.loss, targeted=self.targeted, bf16=self.fast)
+            grad, logits = gradient(model, x_adv, y, kind=self.loss, targeted=self.targeted, bf16=self.fast, mask=mask)
             trace.steps, trace.queries = trace.steps + 1, trace.queries + len(x_adv)
             blind[standing] |= grad.flatten(1).abs().amax(1) == 0
             if self.early_stop:
@@ -84,13 +120,13 @@ class PGD(EvasionMethod):
                 best[standing[~stays]] = x_adv[~stays]
                 if not bool(stays.all()):
                     standing, x_adv, y, origin, grad = standing[stays], x_adv[stays], y[stays], origin[stays], grad[stays]
+                    mask = None if mask is None else mask[stays]
                 if not len(standing):
                     break
-            x_adv = ascend(x_adv, grad, origin, norm=self.norm, step=self.step, eps=self.eps)
+            pixels = draw_pixels(self.norm, rng)
+            x_adv = ascend(x_adv, grad, origin, norm=self.norm, step=self.step, eps=self.eps, pixels=pixels)
         best[standing] = x_adv
-        if int(blind[standing].sum()):
-            trace.flag(f"zero gradient on {int(blind[standing].sum())} of {len(x)} samples that still stand: try loss='margin'")
-        return best
+        return best, blind & torch.zeros_like(blind).index_fill_(0, standing, value=True)
 
     def _beaten(self, model: nn.Module, x_adv: Tensor, y: Tensor, logits: Tensor, trace: Trace) -> Tensor:
         """Return which samples are misclassified, confirmed in fp32 when the steps are not."""
