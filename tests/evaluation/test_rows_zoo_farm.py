@@ -215,12 +215,44 @@ def test_the_farm_holds_every_theft_and_none_twice(arch, copies, others):
     assert turns == [[arch, *others][index % (1 + len(others))] for index in range(copies)]
 
 
-def test_the_farm_uses_every_theft_method_there_is_with_settings_it_takes():
-    made = farm.thefts("cnn", 1)
+@pytest.mark.parametrize("profile", farm.PROFILES)
+def test_the_battery_uses_every_theft_method_there_is_with_settings_it_takes(profile):
+    made = farm.battery("cnn", profile=profile)
     assert {spec.method for spec in made} == {name for name, method in catalogue().items() if issubclass(method, TheftMethod)}
+    assert len({canonical_json(spec) for spec in made}) == len(made)
     for spec in made:
-        method = find(spec.method)(**spec.fields)
-        assert all(getattr(method, name) == value for name, value in spec.fields.items())
+        method = find(spec.method).configured(spec.fields)
+        assert all(canonical_json(method.settings()[name]) for name in spec.fields)
+        assert spec.labels in method.labels
+
+
+@pytest.mark.parametrize("arch", ["mlp", "lenet5", "resnet8", "vit-tiny"])
+def test_the_battery_leaves_out_what_a_network_has_no_part_for(arch):
+    methods = {spec.method for spec in farm.battery(arch, profile="smoke")}
+    every = {spec.method for spec in farm.battery("cnn", profile="smoke")}
+    assert every - methods == {"resnet8": set(), "vit-tiny": {"bn-recalibrate", "fold-bn", "rescale"}}.get(
+        arch, {"bn-recalibrate", "fold-bn"}
+    )
+    cross = next(spec for spec in farm.battery(arch, profile="smoke") if spec.method == "extract-cross")
+    assert cross.arch == ("cnn" if arch == "resnet8" else None)
+
+
+def test_a_battery_of_another_profile_is_refused():
+    with pytest.raises(UsageError, match="smoke, standard, full"):
+        farm.battery("cnn", profile="quick")
+
+
+def test_a_theft_is_given_the_least_access_that_all_of_it_needs():
+    def access(method, **fields):
+        return farm.access_of(farm.TheftSpec(method, method, fields)).value
+
+    assert (access("ftal"), access("extract-l"), access("extract-p")) == ("weights", "label", "probabilities")
+    assert (access("ensemble"), access("ensemble", member="distil"), access("ensemble", member="ftal")) == (
+        "label",
+        "probabilities",
+        "weights",
+    )
+    assert (access("combined"), access("combined", steps=["extract-l"])) == ("weights", "label")
 
 
 def test_theft_cells(small_study, kept):

@@ -66,5 +66,10 @@ class AdversarialFinetune(FTAL):
     def __post_init__(self) -> None:
         pgd_adversary(self.eps, self.step, self.steps)
 
+    @property
+    def effort(self) -> float:
+        """Every batch costs a pass more for each step of the attack."""
+        return float(self.epochs * (1 + self.steps))
+
     def _adversary(self) -> Adversary:
         return pgd_adversary(self.eps, self.step, self.steps)

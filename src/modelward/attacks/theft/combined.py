@@ -68,6 +68,11 @@ class Combined(TheftMethod):
         """The steps' methods."""
         return tuple(_step(step)[0] for step in self.steps)
 
+    @property
+    def effort(self) -> float:
+        """That of all steps."""
+        return sum(method.effort for method in self._methods())
+
     def _methods(self) -> list[TheftMethod]:
         """Return the configured steps; refuse an order that cannot work."""
         made: list[TheftMethod] = []

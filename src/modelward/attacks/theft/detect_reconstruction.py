@@ -27,7 +27,7 @@ class DetectReconstruction(AutoencoderDetecting):
     >>> from modelward import AttackerView, embedded_model, generator, load_data
     >>> images = load_data("fashion-mini").test.take(slice(200))
     >>> view = AttackerView.of_model(embedded_model().model, images, labels="none")
-    >>> thief = DetectReconstruction(epochs=20, batch=16, reaction="refuse").steal(view, rng=generator(0)).model
+    >>> thief = DetectReconstruction(coder_epochs=20, batch=16, reaction="refuse").steal(view, rng=generator(0)).model
     >>> noise = torch.rand(20, 1, 28, 28, generator=generator(1))
     >>> int((thief(noise) == 0).all(1).sum()), int((thief(images.batch(slice(20))) == 0).all(1).sum()) <= 2
     (20, True)
@@ -54,7 +54,7 @@ class DetectDivergence(AutoencoderDetecting):
     --------
     >>> from modelward import AttackerView, embedded_model, generator, load_data
     >>> images = load_data("fashion-mini").test.take(slice(64))
-    >>> theft = DetectDivergence(epochs=1).steal(AttackerView.of_model(embedded_model().model, images, labels="none"), rng=generator(0))
+    >>> theft = DetectDivergence(coder_epochs=1).steal(AttackerView.of_model(embedded_model().model, images, labels="none"), rng=generator(0))
     >>> bool(0 < theft.log["threshold"] < 0.7)
     True
     """

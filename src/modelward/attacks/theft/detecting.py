@@ -92,11 +92,11 @@ class AutoencoderDetecting(Detecting):
 
     Parameters
     ----------
-    epochs, lr, batch, width, noise
+    coder_epochs, lr, batch, width, noise
         as in `WrapReconstruct`.
     """
 
-    epochs: int = 10
+    coder_epochs: int = 10
     lr: float = 3e-3
     batch: int = 64
     width: int = 16
@@ -105,9 +105,14 @@ class AutoencoderDetecting(Detecting):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(
-            epochs=(self.epochs >= 1, ">= 1"), lr=(self.lr > 0, "> 0"), batch=(self.batch >= 1, ">= 1"),
+            coder_epochs=(self.coder_epochs >= 1, ">= 1"), lr=(self.lr > 0, "> 0"), batch=(self.batch >= 1, ">= 1"),
             width=(1 <= self.width <= 256, "in 1..256"), noise=(self.noise >= 0, ">= 0"),
         )  # fmt: skip
+
+    @property
+    def effort(self) -> float:
+        """An epoch of the autoencoder is cheaper than one of most networks."""
+        return 0.5 * self.coder_epochs
 
     def assemble(self, parts: Sequence[nn.Module]) -> Assembly:
         """Return the copy with an untrained autoencoder beside it."""
@@ -115,6 +120,6 @@ class AutoencoderDetecting(Detecting):
 
     def _train(self, assembly: Assembly, pixels: Tensor, *, rng: torch.Generator, trace: Trace) -> dict[str, Any]:
         coder = cast("Autoencoder", assembly.tools["coder"])
-        log = train_autoencoder(coder, pixels, epochs=self.epochs, lr=self.lr, noise=self.noise, batch=self.batch, rng=rng)
+        log = train_autoencoder(coder, pixels, epochs=self.coder_epochs, lr=self.lr, noise=self.noise, batch=self.batch, rng=rng)
         trace.steps = len(log)
-        return {"epochs": len(log), "mse": log[-1]}
+        return {"coder_epochs": len(log), "mse": log[-1]}

@@ -72,11 +72,21 @@ class Ensemble(TheftMethod):
         """The member."""
         return (self.member,)
 
-    def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
+    @property
+    def effort(self) -> float:
+        """That of all members."""
+        return self.count * self._method().effort
+
+    def _method(self) -> TheftMethod:
+        """Return the configured member."""
         method = find(self.member).configured(dict(self.fields))
         if not isinstance(method, TheftMethod):
             message = f"an ensemble votes among stolen models; {self.member} is no theft"
             raise UsageError(message)
+        return method
+
+    def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
+        method = self._method()
         results = [method.run(view, rng=generator(spawn(rng))) for _ in range(self.count)]
         trace.steps = sum(result.steps for result in results)
         for result in results:

@@ -47,7 +47,7 @@ class ExtractSmooth(ExtractLabels):
     )  # fmt: skip
 
     copies: int = 5
-    shift: int = 2
+    shift: int = 1
     noise: float = 0.05
 
     def __post_init__(self) -> None:

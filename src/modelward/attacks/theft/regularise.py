@@ -46,6 +46,11 @@ class Regularise(FTAL):
     def __post_init__(self) -> None:
         self._require(decay=(self.decay >= 0, ">= 0"), phase=(self.phase >= 0, ">= 0"))
 
+    @property
+    def effort(self) -> float:
+        """Both phases."""
+        return float(self.phase + self.epochs)
+
     def _prepare(self, model: nn.Module, pixels: Tensor, targets: Tensor, *, rng: torch.Generator, trace: Trace) -> dict[str, Any]:
         recipe = replace(self._recipe(), epochs=self.phase, weight_decay=self.decay)
         log = fit(model, pixels, targets, recipe, rng=rng, task=self.card.name)

@@ -37,7 +37,7 @@ class WrapReconstruct(Wrapping):
 
     Parameters
     ----------
-    epochs, lr, batch
+    coder_epochs, lr, batch
         Adam on the mean squared error.
     width
         of the autoencoder.
@@ -49,7 +49,7 @@ class WrapReconstruct(Wrapping):
     >>> from modelward import AttackerView, embedded_model, generator, load_data
     >>> images = load_data("fashion-mini").test.take(slice(64))
     >>> view = AttackerView.of_model(embedded_model().model, images, labels="none")
-    >>> theft = WrapReconstruct(epochs=1).steal(view, rng=generator(0))
+    >>> theft = WrapReconstruct(coder_epochs=1).steal(view, rng=generator(0))
     >>> theft.model(images.batch(slice(3))).shape
     torch.Size([3, 10])
     """
@@ -61,7 +61,7 @@ class WrapReconstruct(Wrapping):
         cost="10 epochs of a small autoencoder on the thief's images",
     )  # fmt: skip
 
-    epochs: int = 10
+    coder_epochs: int = 10
     lr: float = 3e-3
     batch: int = 64
     width: int = 16
@@ -69,9 +69,14 @@ class WrapReconstruct(Wrapping):
 
     def __post_init__(self) -> None:
         self._require(
-            epochs=(self.epochs >= 1, ">= 1"), lr=(self.lr > 0, "> 0"), batch=(self.batch >= 1, ">= 1"),
+            coder_epochs=(self.coder_epochs >= 1, ">= 1"), lr=(self.lr > 0, "> 0"), batch=(self.batch >= 1, ">= 1"),
             width=(1 <= self.width <= 256, "in 1..256"), noise=(self.noise >= 0, ">= 0"),
         )  # fmt: skip
+
+    @property
+    def effort(self) -> float:
+        """An epoch of the autoencoder is cheaper than one of most networks."""
+        return 0.5 * self.coder_epochs
 
     def assemble(self, parts: Sequence[nn.Module]) -> Assembly:
         """Return the copy with an untrained autoencoder before it."""
@@ -84,7 +89,7 @@ class WrapReconstruct(Wrapping):
     def _equip(self, assembly: Assembly, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> dict[str, Any]:
         coder = cast("Autoencoder", assembly.tools["coder"])
         log = train_autoencoder(
-            coder, view.images.pixels, epochs=self.epochs, lr=self.lr, noise=self.noise, batch=self.batch, rng=rng
+            coder, view.images.pixels, epochs=self.coder_epochs, lr=self.lr, noise=self.noise, batch=self.batch, rng=rng
         )  # fmt: skip
         trace.steps = len(log)
-        return {"epochs": len(log), "mse": log[-1]}
+        return {"coder_epochs": len(log), "mse": log[-1]}
