@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -84,13 +84,27 @@ def models_list(options: Options) -> int:
             {"name": name, "arguments": ARCHITECTURES[name].defaults, "parameters": dict(zip(names, found, strict=True))}
             for name, found in counts.items()
         ]
-        emit("architectures", {"architectures": rows})
+        emit("architectures", {"architectures": rows, "trained": _trained()})
         return 0
     arguments = {name: ",".join(f"{option}={value}" for option, value in plan.defaults.items()) for name, plan in ARCHITECTURES.items()}
     shown = [(name, arguments[name], *(f"{count:,}" for count in found)) for name, found in counts.items()]
     table(("name", "arguments", *names), shown, right=names, keep=("name",))
-    say("\nParameters for ten classes. Arguments are given as in resnet8:width=32; a net of your own as package.module:function.")
+    say("\nParameters for ten classes. Arguments are given as in resnet8:width=32; a net of your own as package.module:function.\n")
+    trained = [(net["name"], "yes" if net["file"] else "no", net["source"], net["about"]) for net in _trained()]
+    table(("trained network", "here", "package", "about"), trained, keep=("trained network",))
+    say("\n`modelward models get NAME` fetches one.")
     return 0
+
+
+def _trained() -> list[dict[str, Any]]:
+    """Return the trained networks that can be fetched; ``file`` is where one is that was."""
+    from modelward.models.pretrained import SOURCES, cached
+
+    return [
+        {"name": name, "source": f"{source.package}=={source.version}", "about": source.about,
+         "file": str(cached(name)) if cached(name).exists() else None}
+        for name, source in SOURCES.items()
+    ]  # fmt: skip
 
 
 def _parameters(name: str, shape: tuple[int, int, int]) -> int:

@@ -18,6 +18,7 @@ from modelward.cli.audit_commands import audit, reproduce
 from modelward.cli.doctor_command import doctor
 from modelward.cli.key_commands import key_show, probes, protect, verify
 from modelward.cli.list_commands import data_list, methods, models_list
+from modelward.cli.model_commands import models_get
 from modelward.cli.options import FLAG, invoked, with_options
 from modelward.cli.output import clean, emit, warn
 from modelward.cli.store_commands import convert, store_clear, store_list
@@ -72,7 +73,7 @@ def _register() -> None:
     groups: tuple[tuple[str, str, str, dict[str, Callable[..., int]]], ...] = (
         (proof, "key", "Read key files without showing what is secret.", {"show": key_show}),
         (around, "data", "Image sets that have a name.", {"list": data_list}),
-        (around, "models", "Architectures that have a name.", {"list": models_list}),
+        (around, "models", "Architectures that have a name, and trained networks.", {"list": models_list, "get": models_get}),
         (around, "store", "Finished work that is never done twice.", {"list": store_list, "clear": store_clear}),
     )
     for panel, name, about, inner in groups:

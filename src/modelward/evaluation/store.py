@@ -6,7 +6,6 @@ import contextlib
 import datetime as dt
 import hashlib
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from modelward.core.errors import StoreError, UnsafeFileError
 from modelward.evaluation.cell import Cell, Finished, Outcome
 from modelward.io.atomic import sweep, write_bytes
 from modelward.io.files import sha256_file
+from modelward.io.home import default_home
 from modelward.io.safetensors import dump_arrays, load_arrays
 
 _META = MetaData()
@@ -36,15 +36,6 @@ _CELLS = Table(
     Column("finished", Text, nullable=False), Column("version", Text, nullable=False), Column("rows", Text, nullable=False),
 )  # fmt: skip
 STALE_TEMP_SECONDS = 3600.0
-
-
-def default_home() -> Path:
-    """Return ``$MODELWARD_HOME``, else the user's cache folder."""
-    home = os.environ.get("MODELWARD_HOME")
-    if home:
-        return Path(home)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "modelward"
 
 
 def _durable(connection: sqlite3.Connection, _record: object) -> None:
@@ -101,7 +92,10 @@ class Store:
 
     def put(self, arrays: Mapping[str, NDArray[np.generic]], facts: Mapping[str, str] | None = None) -> str:
         """Write arrays as one content-addressed file and return its digest; a damaged file of that name is replaced."""
-        data = dump_arrays(dict(arrays), dict(facts or {}))
+        return self.take(dump_arrays(dict(arrays), dict(facts or {})))
+
+    def take(self, data: bytes) -> str:
+        """Keep the bytes of an artefact as another store made them, and return their digest."""
         digest = hashlib.sha256(data).hexdigest()
         path = self.path(digest)
         if not path.exists() or sha256_file(path) != digest:

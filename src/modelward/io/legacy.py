@@ -20,11 +20,17 @@ MEMBER_CAP = 20_000
 SECONDS = 120.0
 
 
-def convert_pt(source: Path | str, target: Path | str, *, seconds: float = SECONDS) -> int:
+def convert_pt(source: Path | str, target: Path | str, *, seconds: float = SECONDS, digest: str | None = None) -> int:
     """Convert a legacy ``.pt`` state dict to safetensors and return the number of tensors.
 
     The file is never opened in this process. The child reads it with ``weights_only=True`` under memory, time and file limits, and hands
     back plain tensors.
+
+    Parameters
+    ----------
+    digest
+        the SHA-256 that the file must have: one that is known beforehand may be in the format from before torch 1.6, which cannot be checked
+        as an archive.
 
     Raises
     ------
@@ -37,7 +43,10 @@ def convert_pt(source: Path | str, target: Path | str, *, seconds: float = SECON
     if target.suffix != ".safetensors":
         message = f"{target.name}: the converted file must end in .safetensors"
         raise InputError(message)
-    check_archive(source)
+    if digest is None:
+        check_archive(source)
+    else:
+        read_bytes(source, cap=FILE_CAP, digest=digest)
     with tempfile.TemporaryDirectory(prefix="modelward-convert-") as folder:
         out = Path(folder) / "converted.safetensors"
         _run_child(source, out, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -78,6 +79,26 @@ def efficientnet_lite(width: float, depth: float) -> Callable[..., nn.Module]:
         return nn.Sequential(nn.Sequential(*_conv(channels, STEM, 3, 2), nn.ReLU6()), nn.Sequential(*blocks), nn.Sequential(*head))
 
     return make
+
+
+_RENAMES = (
+    (r"_conv_stem\.", "0.0."), (r"_bn0\.", "0.1."), (r"_conv_head\.", "2.0."), (r"_bn1\.", "2.1."), (r"_fc\.", "2.5."),
+    (r"_blocks\.(\d+)\._expand_conv\.", r"1.\1.expand.0."), (r"_blocks\.(\d+)\._bn0\.", r"1.\1.expand.1."),
+    (r"_blocks\.(\d+)\._depthwise_conv\.", r"1.\1.depthwise.0."), (r"_blocks\.(\d+)\._bn1\.", r"1.\1.depthwise.1."),
+    (r"_blocks\.(\d+)\._project_conv\.", r"1.\1.project.0."), (r"_blocks\.(\d+)\._bn2\.", r"1.\1.project.1."),
+)  # fmt: skip
+
+
+def renamed(key: str) -> str:
+    """Return the name that a weight of the published PyTorch files has here; a name that is not theirs stays as it is.
+
+    >>> renamed("_blocks.3._bn2.running_var")
+    'body.1.3.project.1.running_var'
+    """
+    for pattern, ours in _RENAMES:
+        if match := re.match(pattern, key):
+            return f"body.{match.expand(ours)}{key[match.end() :]}"
+    return key
 
 
 EFFICIENT = {
