@@ -14,7 +14,7 @@ from toy_work import cell, layered
 from modelward.core import progress
 from modelward.core.canonical import canonical_json
 from modelward.core.errors import ModelwardError
-from modelward.evaluation import engine as engine_module
+from modelward.evaluation import crew as crew_module
 from modelward.evaluation.engine import Engine, closure
 from modelward.evaluation.store import Store
 
@@ -168,7 +168,7 @@ def test_a_dead_worker_fails_its_cell_and_the_run_goes_on(store, toy_log, kill):
 
 
 def test_workers_that_die_again_and_again_end_the_run_but_not_what_is_finished(store, monkeypatch):
-    monkeypatch.setattr(engine_module, "DEATHS", 2)
+    monkeypatch.setattr(crew_module, "DEATHS", 2)
     good = cell("add", "good")
     bad = [cell("die", f"bad {index}", needs=[good]) for index in range(8)]
     with pytest.raises(ModelwardError, match="fewer jobs"):

@@ -14,6 +14,7 @@ from sqlalchemy import event
 from toy_work import cell, layered
 
 from modelward.evaluation.engine import Engine
+from modelward.evaluation.place import Place
 from modelward.evaluation.store import Store
 
 WIDTH, DEPTH, MILLISECONDS = 4, 3, 12
@@ -76,7 +77,7 @@ def main(folder, jobs, point="", nth="1", delay_us="0"):
     if os.environ.get("TOY_LASTING"):
         cells += [cell("lasting", f"lasting {index}", needs=cells) for index in range(2)]
     try:
-        run = Engine(store, jobs=int(jobs)).run(cells)
+        run = Engine(store, jobs=int(jobs), place=Place(os.environ.get("TOY_ENGINE", "process"))).run(cells)
     except KeyboardInterrupt:
         return 130
     return 1 if run.failed else 0

@@ -22,6 +22,7 @@ from modelward.core.errors import UsageError
 P = ParamSpec("P")
 Profile = Literal["smoke", "quick", "full", "paper"]
 Precision = Literal["fp32", "bf16"]
+EngineName = Literal["process", "ray"]
 _DECIMAL = re.compile(r"[-+]?\.\d+|[-+]?\d+\.")  # JSON has neither .5 nor 5.
 FLAG = " "  # a flag takes no value: no type is shown for it
 _PANEL = "Options of every command"
@@ -48,6 +49,8 @@ class Options:
         file or folder of the result; ``None`` takes the command's own.
     quiet
         no progress and no remarks.
+    engine, ray_address
+        of commands that run cells: worker processes of this machine, or a Ray cluster, and which.
     """
 
     as_json: bool = False
@@ -58,6 +61,8 @@ class Options:
     profile: str = "quick"
     out: Path | None = None
     quiet: bool = False
+    engine: str = "process"
+    ray_address: str | None = None
 
 
 _COMMON: dict[str, Any] = {
@@ -78,6 +83,15 @@ _COMMON: dict[str, Any] = {
 }
 
 
+_ENGINE: dict[str, Any] = {  # of commands with --jobs
+    "engine": Annotated[EngineName, typer.Option("--engine", help="Worker processes here, or workers of a Ray cluster.")],
+    "ray_address": Annotated[
+        str | None,
+        typer.Option("--ray-address", metavar="HOST:PORT", help="Ray cluster to use; without it one is started here.", show_default=False),
+    ],
+}
+
+
 def with_options(command: Callable[Concatenate[Options, P], int]) -> Callable[..., int]:
     """Give a command the common options after its own; it receives them as its first argument.
 
@@ -93,14 +107,15 @@ def with_options(command: Callable[Concatenate[Options, P], int]) -> Callable[..
     takes_model = any(parameter.name == "convention" for parameter in own)
     own = [parameter for parameter in own if parameter.name != "convention"] + PARAMETERS * takes_model
     defaults = Options()
+    offered = {**(_ENGINE if any(parameter.name == "jobs" for parameter in own) else {}), **_COMMON}
     common = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, name), annotation=annotation)
-        for name, annotation in _COMMON.items()
+        for name, annotation in offered.items()
     ]
 
     @functools.wraps(command)
     def run(**given: Any) -> int:
-        options = Options(**{name: given.pop(name) for name in _COMMON if name in given})
+        options = Options(**{name: given.pop(name) for name in offered if name in given})
         _require_device(options.device)
         if takes_model:
             given["convention"] = parse_convention({parameter.name: given.pop(parameter.name, None) for parameter in PARAMETERS})
@@ -128,24 +143,23 @@ def _require_device(device: str) -> None:
     if not known:
         message = f"--device {device}: a device is cpu, cuda or cuda:0, cuda:1, ..."
         raise UsageError(message)
-    from modelward.cli.output import warn
-
-    warn(f"this version evaluates on the CPU: --device {device} changes nothing yet")
 
 
 @contextlib.contextmanager
 def working(options: Options) -> Iterator[None]:
-    """Run a block that computes: progress on stderr, torch on the asked number of threads, stdout free for the result."""
+    """Run a block that computes: cells where the options say, progress on stderr, torch on the asked number of threads, stdout for the result."""
     if options.precision != "fp32":
         raise UsageError("models are evaluated in fp32: bf16 changes answers near a decision; leave --precision out")
     import torch
 
     from modelward.cli.display import progress_shown
+    from modelward.evaluation.place import Place, placed
 
+    place = Place(options.engine, options.ray_address, options.device)
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
-        with progress_shown(quiet=options.quiet), contextlib.redirect_stdout(sys.stderr):
+        with placed(place), progress_shown(quiet=options.quiet), contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
         torch.set_num_threads(threads)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from modelward.core.canonical import digest_of
 from modelward.evaluation.code import code_digest
+from modelward.evaluation.place import here
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +35,8 @@ class Cell:
         estimated time on one core, for the plan and the time left.
     uses
         further modules whose code the result depends on, such as the method's.
-    threads, precision
-        what the result depends on besides.
+    threads, precision, device
+        what the result depends on besides; the device is the one that the doors said, and changes the key only when it is not the CPU.
     """
 
     work: str
@@ -47,13 +48,20 @@ class Cell:
     uses: tuple[str, ...] = ()
     threads: int = 1
     precision: str = "fp32"
+    device: str = field(default_factory=lambda: here().device)
 
     @cached_property
     def key(self) -> str:
         """SHA-256 over everything that the result depends on."""
         inputs = {name: value.key if isinstance(value, Cell) else value for name, value in self.inputs.items()}
-        code = code_digest(self.work.partition(":")[0], *self.uses)
-        return digest_of([self.work, dict(self.settings), inputs, self.seed, self.threads, self.precision, code])
+        kind = self.device.partition(":")[0]  # one accelerator of a machine is as good as the next
+        where = [] if kind == "cpu" else [kind]
+        return digest_of([self.work, dict(self.settings), inputs, self.seed, self.threads, self.precision, self.code, *where])
+
+    @cached_property
+    def code(self) -> str:
+        """Digest of the code that the result depends on."""
+        return code_digest(self.work.partition(":")[0], *self.uses)
 
     @property
     def needs(self) -> Iterable[Cell]:
@@ -71,6 +79,7 @@ class Job:
     store: str
     threads: int
     precision: str
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
