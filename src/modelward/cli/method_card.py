@@ -89,16 +89,16 @@ def show_card(method: type[Method]) -> None:
             say(f"\n{title}", style="bold")
             facts([("-", text) for text in words])
     docs = parameter_docs(method)
-    rows = [(field.name, _default(field.default), docs.get(field.name, "")) for field in dataclasses.fields(method) if field.init]
+    rows = [(field.name, default_words(field.default), docs.get(field.name, "")) for field in dataclasses.fields(method) if field.init]
     if rows:
         say("\nSettings (protect --set NAME=VALUE)" if method.family == "ownership" else "\nSettings", style="bold")
         table(("name", "default", "what it is"), rows, keep=("name", "default"))
 
 
-def _default(value: object) -> str:
+def default_words(value: object) -> str:
     """Return a default as --set takes it; pixel sizes in 255ths are said so.
 
-    >>> _default(8 / 255), _default(None), _default(True)
+    >>> default_words(8 / 255), default_words(None), default_words(True)
     ('8/255', 'null', 'true')
     """
     if value is None or isinstance(value, bool):

@@ -1,0 +1,92 @@
+"""The documentation: tutorials run, pages are those of the code, the site builds without a warning, documents fit their schemas."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+
+
+def run(command, home, folder):
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = os.environ | {"MODELWARD_HOME": str(home), "PATH": path}
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=folder, check=False)
+
+
+@pytest.mark.parametrize(
+    ("script", "lines"),
+    [
+        ("was_it_stolen", ["thief:    stolen: ", "by label: stolen: ", "stranger: not stolen: "]),
+        ("how_robust", ["noise ", "fgsm ", "pgd ", "pgd margin "]),
+        ("remote_suspect", ["exit codes: 1 1"]),
+    ],
+)
+def test_tutorials_run(home, tmp_path, script, lines):
+    done = run([sys.executable, str(DOCS / "tutorials" / f"{script}.py")], home, tmp_path)
+    assert done.returncode == 0, done.stderr
+    for line in lines:
+        assert any(found.startswith(line) for found in done.stdout.splitlines()), (line, done.stdout)
+
+
+def test_the_tutorial_for_continuous_integration_runs(home, tmp_path):
+    for name in ("plan.yaml", "continuous_integration.sh"):
+        shutil.copy(DOCS / "tutorials" / name, tmp_path)
+    done = run(["sh", "continuous_integration.sh"], home, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "<testsuites" in (tmp_path / "report" / "junit.xml").read_text()
+    document = json.loads((tmp_path / "report" / "report.json").read_text())
+    jsonschema.validate(document, json.loads((DOCS / "schemas" / "report-1.schema.json").read_text()))
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(plan.read_text().replace("clean_acc < .7", "clean_acc < .99"))
+    assert run(["modelward", "audit", "--plan", "plan.yaml", "--out", "report", "-q"], home, tmp_path).returncode == 1
+
+
+def test_keys_and_verdicts_fit_their_schemas(home, tmp_path):
+    import torch
+
+    from modelward import SACJC, embedded_model, generator, load_data, save_model
+    from modelward.io.container import read_mw
+    from modelward.keys import write_key
+
+    model = embedded_model().model
+    _, key = SACJC(count=50).protect(model, load_data("fashion-mini").test.take(slice(0, 100)), rng=generator(0))
+    write_key(tmp_path / "k.mw", key)
+    arrays, raw = read_mw(tmp_path / "k.mw")[1], (tmp_path / "k.mw").read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"]["modelward"])
+    jsonschema.validate(header, json.loads((DOCS / "schemas" / "key-1.schema.json").read_text()))
+    assert set(header["parts"]) == set(arrays)
+    save_model(tmp_path / "m.safetensors", model)
+    found = run(["modelward", "verify", "m.safetensors", "--key", "k.mw", "--json"], home, tmp_path)
+    assert found.returncode == 3, found.stderr
+    jsonschema.validate(json.loads(found.stdout), json.loads((DOCS / "schemas" / "verdict-1.schema.json").read_text()))
+    assert torch.get_num_threads() == 1
+
+
+def test_every_method_has_its_page_and_the_pages_are_those_of_the_code():
+    spec = importlib.util.spec_from_file_location("build_docs", ROOT / "tools" / "build_docs.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    wanted = tool.pages()
+    assert {path.name for path in (DOCS / "methods").glob("*.md")} == set(wanted), "run: python tools/build_docs.py"
+    for name, text in wanted.items():
+        assert (DOCS / "methods" / name).read_text() == text, f"{name} is not that of the code; run: python tools/build_docs.py"
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    if importlib.util.find_spec("mkdocs") is None:
+        pytest.skip("mkdocs is not installed: pip install .[docs]")
+    env = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "<math" in (tmp_path / "site" / "index.html").read_text()
+    assert (tmp_path / "site" / "methods" / "sac-jc.html").exists()
