@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from modelward.models import Convention, build, load_model, save_model
     from modelward.models.embedded import embedded_model
     from modelward.models.pretrained import pretrained
-    from modelward.ownership import SAC, SACJC
+    from modelward.ownership import CAE, SAC, SACJC, IPGuard
     from modelward.training import Recipe, fit
 
 _HOMES = {
@@ -137,13 +137,14 @@ _HOMES = {
     "modelward.models": ("Convention", "build", "load_model", "save_model"),
     "modelward.models.embedded": ("embedded_model",),
     "modelward.models.pretrained": ("pretrained",),
-    "modelward.ownership": ("SAC", "SACJC"),
+    "modelward.ownership": ("CAE", "SAC", "SACJC", "IPGuard"),
     "modelward.training": ("Recipe", "fit"),
 }
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BIM",
+    "CAE",
     "FGSM",
     "FTAL",
     "FTLL",
@@ -171,6 +172,7 @@ __all__ = [
     "ExtractSmooth",
     "FinePrune",
     "FoldNorm",
+    "IPGuard",
     "ImageSet",
     "KnockOff",
     "ModelwardError",

@@ -48,6 +48,10 @@ ROWS = (
     Row("sac", {"variant": "hardened", "count": 60, "references": 0, "view": "label"}),
     Row("sac-jc", {"variant": "paper", "count": 60}),
     Row("sac-jc", {"variant": "hardened", "count": 60}),
+    Row("ipguard", {"variant": "paper", "count": 60, "k": 1.0, "steps": 100, "lr": 0.02}),
+    Row("ipguard", {"variant": "hardened", "count": 40, "k": 1.0, "steps": 100, "lr": 0.02}),
+    Row("cae", {"variant": "paper", "count": 40, "surrogates": 3, "epochs": 4, "mixes": 0, "eps": 0.15, "steps": 30, "lr": 0.02}),
+    Row("cae", {"variant": "hardened", "count": 60, "surrogates": 4, "epochs": 4, "mixes": 0, "eps": 0.15, "steps": 30, "lr": 0.02}),
 )
 OURS = {name: cls for name, cls in catalogue().items() if issubclass(cls, OwnershipMethod) and cls.__module__.startswith("modelward.")}
 NUMBERS = [pytest.param(number, id=f"{row.name}{number}-{row.fields.get('variant')}") for number, row in enumerate(ROWS)]

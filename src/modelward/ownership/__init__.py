@@ -1,6 +1,8 @@
 """Ownership: methods that say, with a false-claim bound, whether a suspect was made from a model."""
 
+from modelward.ownership.cae import CAE
+from modelward.ownership.ipguard import IPGuard
 from modelward.ownership.sac import SAC
 from modelward.ownership.sac_jc import SACJC
 
-__all__ = ["SAC", "SACJC"]
+__all__ = ["CAE", "SAC", "SACJC", "IPGuard"]
