@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from modelward.core.errors import FormatError, InputError
 from modelward.core.suspect import Suspect
-from modelward.io.answers import Answers, decimals_of, of_rows, settle
+from modelward.io.answers import Answers, decimals_of, described, of_rows, settle
 from modelward.io.tables import read_answers_csv
 
 FILES = ["00000.png", "00001.png"]
@@ -92,6 +92,24 @@ def test_logits_become_probabilities_and_the_verdict_is_told():
 def test_what_is_neither_is_refused(answers):
     with pytest.raises(InputError, match=r"neither probabilities nor logits|K of at least 2"):
         Suspect.of_answers(answers).probabilities(torch.zeros(2, 1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    "answers", [torch.tensor([0.5, 1.0]), torch.tensor([-1, 0]), torch.tensor([True, False]), torch.zeros(2, 1), torch.zeros(2, 2, 2)]
+)
+def test_what_is_no_class_number_is_refused(answers):
+    with pytest.raises(InputError, match="class numbers"):
+        Suspect.of_callable(lambda _: answers, access="label").labels(torch.zeros(2, 1, 2, 2))
+
+
+def test_whole_floats_are_class_numbers():
+    assert Suspect.of_callable(lambda _: torch.tensor([2.0, 0.0]), access="label").labels(torch.zeros(2, 1, 2, 2)).tolist() == [2, 0]
+
+
+def test_an_answer_that_never_changes_is_told():
+    assert "same answer" in Answers(labels=np.array([1, 1])).notes[0]
+    assert "same answer" in described(np.full((3, 2), 0.5, dtype=np.float32)).notes[0]
+    assert Answers(labels=np.array([1, 0])).notes == ()
 
 
 def test_probabilities_pass_untouched():

@@ -161,6 +161,18 @@ def test_answers_are_never_asked_again(service: Any, tmp_path: Any) -> None:
     assert (service.images, again[2]) == (before, extra)
 
 
+def test_a_run_that_is_stopped_goes_on(service: Any, tmp_path: Any) -> None:
+    class Stopped(Time):
+        def sleep(self, seconds: float) -> None:  # noqa: ARG002
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(service, Stopped(), resume=tmp_path / "asked", rate=1.0)
+    assert service.images == 4
+    assert np.allclose(ask(service, resume=tmp_path / "asked")[0].probabilities, wanted(), atol=1e-6)
+    assert service.images == 10
+
+
 def test_a_file_of_other_questions_or_bytes_is_refused(service: Any, tmp_path: Any) -> None:
     file = tmp_path / "asked"
     ask(service, resume=file)

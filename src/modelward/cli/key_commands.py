@@ -222,7 +222,9 @@ def probes(options: Options, key: KeyFile, *, passphrase_file: PassphraseFile = 
         emit("probes", {"folder": options.out, "images": count})
         return 0
     say(f"{count} images: {options.out}", wrap=False)
-    say("Ask the suspect about each and write answers.csv with the header file,label or file,p0,p1,...; then:")
+    say(
+        "Ask the suspect about each and write answers.csv with the header file,label or file,p0,p1,... or file,label1,p1,label2,p2,...; then:"
+    )
     say(f"modelward verify answers.csv --key {shlex.quote(str(key))}", wrap=False)
     return 0
 

