@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from modelward.audit.doors import answered, named, probe_names, refuse_convention
 from modelward.audit.question import Ground, Question, cell_seed, check_fit, prepare
@@ -15,6 +15,7 @@ from modelward.core.canonical import canonical_json, digest_bytes
 from modelward.core.catalogue import find
 from modelward.core.errors import InputError, ModelwardError, UsageError
 from modelward.core.families import OwnershipMethod
+from modelward.core.guard import predict
 from modelward.core.key import Key
 from modelward.core.rng import generator
 from modelward.core.suspect import Suspect
@@ -30,6 +31,7 @@ from modelward.io.endpoint import Asking
 from modelward.io.images import png_bytes
 from modelward.models import Convention, load_model
 
+SAME_LABEL = 0.95
 CALIBRATIONS = tuple(COPIES)
 
 
@@ -157,7 +159,28 @@ def judge(
             f"{suspect.name} takes {loaded.model.channels} channels, the key's probes have {probes.shape[1]}: it was made for other images"
         )
         raise InputError(message)
-    return method.verify(Suspect.of_model(loaded.model, name=suspect.name), key)
+    given = Suspect.of_model(loaded.model, name=suspect.name)
+    given.notes = _same_label(loaded.model, probes, key)
+    return method.verify(given, key)
+
+
+def _same_label(model: nn.Module, probes: Tensor, key: Key) -> tuple[str, ...]:
+    """Return what is odd about weights that give nearly every probe of many classes one label: read in a wrong convention, a copy would too."""
+    labels = key.tensors.get("labels")
+    mixed = labels is not None and len(labels) == len(probes) and _largest(labels) <= 0.5
+    share = _largest(predict(model, probes).argmax(1))
+    if share <= SAME_LABEL or not mixed:
+        return ()
+    told = (
+        f"The suspect gives {share:.0%} of the probes the same label: it may expect other images than RGB in [0, 1]; then this verdict says "
+        "nothing, ask again with --range, --channels, --mean and --std."
+    )
+    return (told,)
+
+
+def _largest(labels: Tensor) -> float:
+    """Return the share of the most frequent label."""
+    return float(labels.unique(return_counts=True)[1].max()) / len(labels)
 
 
 def write_probes(key: Key, folder: Path) -> int:

@@ -106,6 +106,7 @@ def steal(
     thief_arch: ThiefArch = None,
     jobs: Jobs = None,
     dry_run: DryRun = False,
+    convention: Any = None,
 ) -> int:
     """Make the copy that a thief would make, with images the owner never used, and write it to --out-model.
 
@@ -120,7 +121,7 @@ def steal(
         from modelward.evaluation.store import Store
 
         spec, store = theft_spec(method, parse_settings(settings or []), labels=labels, arch=thief_arch), Store()
-        question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size)
+        question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size, convention=convention)
         cost = dry_run_steal(question, spec, store, jobs=jobs)
         note(plan_words(cost), quiet=options.quiet or dry_run)
         found = {} if dry_run else run(question, spec, store, out_model=out_model, jobs=jobs)
