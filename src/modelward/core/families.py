@@ -72,6 +72,8 @@ class TheftMethod(Method, ABC):
         if self.needs is Access.WEIGHTS and view.victim.access is not Access.WEIGHTS:
             message = f"{self.card.name} needs the victim's weights; this attacker has {view.victim.access.value}"
             raise AccessError(message)
+        if self.needs is Access.WEIGHTS:
+            require_finite(view.weights)
         started, before, trace = time.perf_counter(), view.victim.queries, Trace()
         theft = self._steal(view, rng=rng, trace=trace)
         require_finite(theft.model)

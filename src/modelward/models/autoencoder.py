@@ -45,6 +45,13 @@ class Autoencoder(nn.Module):
         return made[:, :, :height, :width]
 
 
+def empty_autoencoder(channels: int, width: int) -> Autoencoder:
+    """Return an autoencoder whose weights are yet to be drawn or filled in: nothing is drawn from torch's global generator."""
+    with torch.device("meta"):
+        model = Autoencoder(channels, width)
+    return model.to_empty(device="cpu").requires_grad_(True)
+
+
 def train_autoencoder(
     model: Autoencoder, pixels: Tensor, *, epochs: int, lr: float, noise: float, batch: int, rng: torch.Generator
 ) -> list[float]:

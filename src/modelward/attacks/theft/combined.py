@@ -96,7 +96,7 @@ class Combined(TheftMethod):
                 if known is None:
                     if method.needs is Access.WEIGHTS:
                         _ = now.weights  # a refusal costs no query
-                    known = replace(view.images, labels=view.targets())
+                    known = ImageSet(view.images.pixels, view.targets(), view.images.classes, view.images.name)
                 now = replace(now, images=known, labels=Labels.TRUE)
             result = method.run(now, rng=generator(spawn(rng)))
             theft = result.value

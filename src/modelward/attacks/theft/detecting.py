@@ -17,7 +17,7 @@ from modelward.core.guard import frozen
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView
 from modelward.models.assembly import Assembly
-from modelward.models.autoencoder import Autoencoder, train_autoencoder
+from modelward.models.autoencoder import Autoencoder, empty_autoencoder, train_autoencoder
 
 REACTIONS = ("random", "refuse")
 
@@ -116,7 +116,7 @@ class AutoencoderDetecting(Detecting):
 
     def assemble(self, parts: Sequence[nn.Module]) -> Assembly:
         """Return the copy with an untrained autoencoder beside it."""
-        return Assembly(self, parts, tools={"coder": Autoencoder(channels_of(parts[0]), self.width)}, numbers=("threshold",))
+        return Assembly(self, parts, tools={"coder": empty_autoencoder(channels_of(parts[0]), self.width)}, numbers=("threshold",))
 
     def _train(self, assembly: Assembly, pixels: Tensor, *, rng: torch.Generator, trace: Trace) -> dict[str, Any]:
         coder = cast("Autoencoder", assembly.tools["coder"])

@@ -15,7 +15,7 @@ from modelward.core.errors import InputError
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView
 from modelward.models.assembly import Assembly
-from modelward.models.autoencoder import Autoencoder, train_autoencoder
+from modelward.models.autoencoder import Autoencoder, empty_autoencoder, train_autoencoder
 from modelward.models.net import Net
 
 
@@ -80,7 +80,7 @@ class WrapReconstruct(Wrapping):
 
     def assemble(self, parts: Sequence[nn.Module]) -> Assembly:
         """Return the copy with an untrained autoencoder before it."""
-        return Assembly(self, parts, tools={"coder": Autoencoder(channels_of(parts[0]), self.width)})
+        return Assembly(self, parts, tools={"coder": empty_autoencoder(channels_of(parts[0]), self.width)})
 
     def _before(self, assembly: Assembly, x: Tensor) -> Tensor:
         made: Tensor = assembly.tools["coder"](x)
