@@ -125,6 +125,32 @@ def forever(model):
     model.graph.node.insert(len(model.graph.node) - 1, loop)
 
 
+def call(model, functions):
+    """Give the graph local functions, each a list of those it calls, and call the first."""
+    helper = onnx.helper
+    for name, calls in functions.items():
+        nodes = [helper.make_node(inner, ["a"], [f"o{i}"], domain="own" if inner in functions else "") for i, inner in enumerate(calls)]
+        made = helper.make_function("own", name, ["a"], ["o0"], nodes, [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)])
+        model.functions.append(made)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    last = model.graph.node[-1]
+    model.graph.node.insert(len(model.graph.node) - 1, helper.make_node(next(iter(functions)), [last.input[0]], ["called"], domain="own"))
+    last.input[0] = "called"
+
+
+def unfolding(model):
+    call(model, {f"f{i}": [f"f{i + 1}"] * 2 if i < 20 else ["Neg"] for i in range(21)})
+
+
+def circular(model):
+    call(model, {"f": ["g"], "g": ["f"]})
+
+
+def test_local_functions_are_fine(onnx_file, ask, truth):
+    found = ask(onnx_file(lambda model: call(model, {"f": ["g"], "g": ["Identity"]})))[0].probabilities
+    assert torch.allclose(torch.from_numpy(found).softmax(1), truth, atol=1e-5)
+
+
 def bomb(model):
     """Put the net behind 2**40 floats."""
     helper = onnx.helper
@@ -146,6 +172,8 @@ def bomb(model):
         (hidden, {}, UnsafeFileError, "weights lie in other files"),
         (deep, {}, UnsafeFileError, "nested deeper"),
         (many, {}, UnsafeFileError, "20,000 nodes"),
+        (unfolding, {}, UnsafeFileError, "unfold to more than 20,000"),
+        (circular, {}, UnsafeFileError, "call each other more than"),
         (bomb, {}, UnsafeFileError, r"more memory|limits"),
         (None, {"tail": ("Warp@com.acme",)}, InputError, "custom domain 'com.acme'"),
         (None, {"tail": ("Warp",)}, InputError, "no operator 'Warp'"),

@@ -9,6 +9,7 @@ from typing import Any
 NODE_CAP = 20_000
 TENSOR_CAP = 20_000
 DEPTH_CAP = 8
+CALL_CAP = 32
 BATCH = 256
 BATCH_CAP = 4_096
 TYPES = {1: "float32", 2: "uint8", 10: "float16", 11: "float64"}
@@ -45,6 +46,7 @@ def check(model: Any, shape: tuple[int, int, int]) -> Feed:
                 unsafe=True,
             )
     _require_operators(model, nodes)
+    _require_modest_functions(model)
     drawn = sorted({node.op_type for node in nodes} & RANDOM)
     notes = (f"The ONNX graph draws random numbers ({drawn[0]}): asked again it would answer differently.",) if drawn else ()
     return _feed(model, shape, notes)
@@ -60,8 +62,13 @@ def _graphs(model: Any) -> Iterator[Any]:
 
 
 def _nodes(model: Any) -> Iterator[Any]:
-    """Yield every node, those of nested graphs too."""
-    left, count = [(graph, 0) for graph in _graphs(model)], 0
+    """Yield every node of a model, those of nested graphs too."""
+    return _nodes_of(*_graphs(model))
+
+
+def _nodes_of(*graphs: Any) -> Iterator[Any]:
+    """Yield every node of some graphs, and of the graphs in them."""
+    left, count = [(graph, 0) for graph in graphs], 0
     while left:
         graph, depth = left.pop()
         count += len(graph.node)
@@ -116,6 +123,32 @@ def _require_operators(model: Any, nodes: list[Any]) -> None:
         except onnx.defs.SchemaError as error:
             message = f"there is no operator {node.op_type[:40]!r} in ONNX opset {known.get(domain, 1)}; export the model again"
             raise Refused(message) from error
+
+
+def _require_modest_functions(model: Any) -> None:
+    """Refuse local functions that unfold to more than `NODE_CAP` nodes, or without end: a few that call each other twice would do."""
+    bodies: dict[tuple[str, str], list[Any]] = {}
+    for function in model.functions:  # of several overloads the longest counts
+        body = list(_nodes_of(function))
+        bodies[function.domain, function.name] = max(body, bodies.get((function.domain, function.name), []), key=len)
+    sizes: dict[tuple[str, str], int] = {}
+
+    def unfolded(nodes: list[Any], depth: int) -> int:
+        total = 0
+        for node in nodes:
+            name = (node.domain, node.op_type)
+            if name in bodies and name not in sizes:
+                if depth > CALL_CAP:
+                    message = f"its functions call each other more than {CALL_CAP} deep"
+                    raise Refused(message, unsafe=True)
+                sizes[name] = unfolded(bodies[name], depth + 1)
+            total += sizes.get(name, 1)
+            if total > NODE_CAP:
+                message = f"its functions unfold to more than {NODE_CAP:,} nodes"
+                raise Refused(message, unsafe=True)
+        return total
+
+    unfolded(list(_nodes_of(model.graph)), 0)
 
 
 def _feed(model: Any, shape: tuple[int, int, int], notes: tuple[str, ...]) -> Feed:
