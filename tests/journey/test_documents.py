@@ -34,13 +34,13 @@ def test_every_command_of_the_readme_exists():
     named = {
         tuple(match.split())
         for match in re.findall(
-            r"modelward ((?:audit|protect|verify|probes|methods|data list|models list|reproduce|convert|key show|doctor|store list))", text
+            r"modelward ((?:audit|attack|steal|protect|verify|probes|methods|data list|models list|models get|reproduce|convert|key show|doctor|store list))", text
         )
     }
     for words in sorted(named):
         done = subprocess.run([sys.executable, "-m", "modelward", *words, "--help"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, (words, done.stderr)
-    assert len(named) == 12
+    assert len(named) == 14
 
 
 def test_links_in_the_documents_lead_somewhere():
