@@ -31,11 +31,7 @@ MLP = "mlp:width=16"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A theft with constructor arguments.
-
-    ``random``: it draws from the generator; ``asks``: queries an image for stolen labels; ``steps``, ``epochs``: what it reports, by
-    default the setting ``epochs``.
-    """
+    """A theft with settings; ``random``: it draws; ``asks``: queries an image for stolen labels; ``steps``, ``epochs``: what it reports."""
 
     name: str
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -78,8 +78,7 @@ def test_permuted_and_rescaled_networks_give_the_same_logits(arch, seed):
 def test_a_permutation_really_is_one(mlp_victim, few):
     copy = PermuteNeurons().steal(unlabelled(mlp_victim, few), rng=generator(0)).model
     old, new = mlp_victim.body[1], copy.body[1]
-    rows = {tuple(row.tolist()) for row in old.weight}
-    assert {tuple(row.tolist()) for row in new.weight} == rows
+    assert {tuple(row.tolist()) for row in new.weight} == {tuple(row.tolist()) for row in old.weight}
     order = [next(i for i, row in enumerate(old.weight) if torch.equal(row, wanted)) for wanted in new.weight]
     assert torch.equal(new.bias, old.bias[order])
     assert order != sorted(order)
@@ -161,9 +160,8 @@ def test_folding_keeps_the_answers_and_needs_something_to_fold(arch):
         return
     theft = FoldNorm().steal(unlabelled(net, images), rng=generator(0))
     assert gap(theft.model, net, images) <= 1e-4
-    norms = [module for module in theft.model.modules() if isinstance(module, nn.BatchNorm2d)]
-    folded = [norm for norm in norms if bool((norm.running_mean == 0).all())]
-    assert len(folded) == theft.log["folded"] >= len(norms) // 2
+    folded = [module for module in theft.model.modules() if isinstance(module, nn.BatchNorm2d) and not bool(module.running_mean.any())]
+    assert len(folded) == theft.log["folded"] >= 3
     assert all(torch.allclose(norm.weight, torch.tensor(1 + norm.eps).sqrt()) for norm in folded)
 
 
