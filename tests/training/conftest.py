@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from modelward.core.images import ImageSet
 from modelward.core.rng import generator
+
+HERE = Path(__file__).parent
+if str(HERE) not in sys.path:
+    sys.path.insert(0, str(HERE))
 
 
 def halves(count: int, seed: int, *, noise: int = 120) -> ImageSet:

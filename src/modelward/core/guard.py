@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -84,13 +85,28 @@ def require_labels(y: Tensor, count: int, classes: int | None = None) -> None:
         raise InputError(message)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device that ``model`` lies on; the CPU for one without weights.
+
+    >>> device_of(nn.Linear(2, 2)), device_of(nn.ReLU())
+    (device(type='cpu'), device(type='cpu'))
+    """
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
 def predict(model: nn.Module, pixels: Tensor, *, batch: int = 512) -> Tensor:
-    """Return the fp32 logits (N, K) of a uint8 or float image tensor (N, C, H, W), in eval mode, without gradients."""
+    """Return the fp32 logits (N, K) of a uint8 or float image tensor (N, C, H, W), in eval mode, without gradients.
+
+    Batches are moved to the model's device, logits come back to that of ``pixels``.
+    """
     outputs: list[Tensor] = []
+    device = device_of(model)
     with frozen(model), torch.no_grad():
         for start in range(0, len(pixels), batch):
-            part = pixels[start : start + batch]
-            outputs.append(model(part.to(torch.float32).div(255) if part.dtype == torch.uint8 else part).float())
+            part = pixels[start : start + batch].to(device)
+            outputs.append(model(part.to(torch.float32).div(255) if part.dtype == torch.uint8 else part).float().to(pixels.device))
     if not outputs:
         raise InputError("no images to predict on")
     return torch.cat(outputs)

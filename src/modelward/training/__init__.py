@@ -1,6 +1,7 @@
 """The one training loop and its recipes."""
 
 from modelward.training.loop import Epoch, accuracy, fit
+from modelward.training.ranks import together
 from modelward.training.recipe import Recipe
 
-__all__ = ["Epoch", "Recipe", "accuracy", "fit"]
+__all__ = ["Epoch", "Recipe", "accuracy", "fit", "together"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.canonical import canonical_json
+from modelward.core.guard import device_of
 from modelward.io.safetensors import load_tensors, save_tensors
 from modelward.training.average import Average
 
@@ -41,16 +42,20 @@ class Checkpoint:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_tensors(self.path, plain, {"training": canonical_json(facts).decode()})
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> Sequence[tuple[int, float, float]]:
-        """Put a saved state back and return its log; an absent or foreign file gives an empty log."""
-        if not self.path.exists():
+    def restore(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average, path: Path | None = None
+    ) -> Sequence[tuple[int, float, float]]:
+        """Put a saved state back and return its log; an absent or foreign file gives an empty log. ``path`` is a copy of the file."""
+        path = path or self.path
+        if not path.exists():
             return []
-        tensors, metadata = load_tensors(self.path)
+        tensors, metadata = load_tensors(path)
         facts = json.loads(metadata.get("training", "{}"))
         if facts.get("run") != self.run:
             return []
         model.load_state_dict(_under("model/", tensors))
-        average.shadow, average.best = _under("shadow/", tensors), _under("best/", tensors)
+        device = device_of(model)
+        average.shadow, average.best = ({n: t.to(device) for n, t in _under(part, tensors).items()} for part in ("shadow/", "best/"))
         average.updates, average.best_score = facts["updates"], facts["best_score"]
         state: dict[int, dict[str, Tensor]] = {}
         parameters = [

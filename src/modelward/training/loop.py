@@ -13,13 +13,15 @@ from torch.nn import functional as F
 from modelward.core import progress
 from modelward.core.canonical import digest_of
 from modelward.core.errors import InputError
-from modelward.core.guard import predict, state_digest
+from modelward.core.guard import device_of, predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.rng import generator, spawn
 from modelward.imaging.mixing import cutmix_batch, mixup
 from modelward.training.average import Average
 from modelward.training.checkpoint import Checkpoint
+from modelward.training.ranks import Ranks
 from modelward.training.recipe import Recipe
+from modelward.training.synchronised import synchronised
 
 Adversary = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 
@@ -50,7 +52,11 @@ def fit(
     adversary: Adversary | None = None,
     task: str = "training",
 ) -> list[Epoch]:
-    """Train ``model`` in place and return its log.
+    """Train ``model`` in place, on the device that it lies on, and return its log.
+
+    In a process group (`together`, torchrun) every process calls this with the same images and ends with the same weights: each computes its
+    share of every batch, the order, the augmentation and the batch statistics are those of one process, and the first process alone writes
+    the checkpoint and reports progress. An adversary draws for each share by itself.
 
     Parameters
     ----------
@@ -81,17 +87,18 @@ def fit(
         raise InputError(message)
     run = _Run(model, recipe, seed=spawn(rng), steps=recipe.epochs * -(-len(pixels) // recipe.batch), adversary=adversary)
     saved = Checkpoint(checkpoint, digest_of([run.seed, recipe, state_digest({"x": pixels, "y": targets})])) if checkpoint else None
-    log = [Epoch(int(e[0]), e[1], None if e[2] < 0 else e[2]) for e in saved.restore(model, run.optimizer, run.average)] if saved else []
+    log = run.restore(saved) if saved else []
     for number in range(len(log), recipe.epochs):
         if recipe.patience and _stale(log, recipe.patience):
             break
         loss = run.epoch(pixels, targets, number)
         with run.average.applied(model):
-            score = accuracy(model, validation) if validation is not None and recipe.patience else None
+            score = run.ranks.agreed(accuracy(model, validation)) if validation is not None and recipe.patience else None
         log.append(Epoch(number, loss, score))
         run.average.note(model, score)
-        progress.advance(task, number + 1, recipe.epochs, f"loss {loss:.3f}")
-        if saved:
+        if run.ranks.first:
+            progress.advance(task, number + 1, recipe.epochs, f"loss {loss:.3f}")
+        if saved and run.ranks.first:
             saved.write(model, run.optimizer, run.average, [(e.number, e.loss, -1.0 if e.accuracy is None else e.accuracy) for e in log])
     run.average.settle(model)
     model.eval()
@@ -109,10 +116,19 @@ class _Run:
 
     def __init__(self, model: nn.Module, recipe: Recipe, *, seed: int, steps: int, adversary: Adversary | None) -> None:
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.recipe, self.seed, self.steps, self.adversary = recipe, seed, steps, adversary
+        self.device = device_of(model)
+        self.ranks = Ranks.now(self.device)
+        self.recipe, self.seed, self.steps, self.adversary = recipe, self.ranks.agreed_seed(seed), steps, adversary
+        self.parallel = self.ranks.parallel(self.model)
         self.optimizer = recipe.make_optimizer(model.parameters())
         self.average = Average(recipe.ema, keep_best=recipe.patience > 0)
         self.bf16 = recipe.autocasts(model)
+
+    def restore(self, saved: Checkpoint) -> list[Epoch]:
+        """Put the state of a checkpoint back and return its log."""
+        with self.ranks.file_of_first(saved.path) as path:
+            log = saved.restore(self.model, self.optimizer, self.average, path)
+        return [Epoch(int(e[0]), e[1], None if e[2] < 0 else e[2]) for e in log]
 
     def epoch(self, pixels: Tensor, targets: Tensor, number: int) -> float:
         """Run one epoch and return the mean loss."""
@@ -120,7 +136,7 @@ class _Run:
         order = torch.randperm(len(pixels), generator=rng)
         batches = order.split(self.recipe.batch)
         _train_mode(self.model)
-        total = torch.zeros(())
+        total = torch.zeros((), device=self.device)
         for index, chosen in enumerate(batches):
             if len(chosen) == 1 and len(order) > 1:
                 continue  # batch normalisation has no variance over one image
@@ -128,6 +144,7 @@ class _Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.rate(number * len(batches) + index, self.steps)
             total += self._step(x, y) * len(chosen)
+        total = self.ranks.total(total)
         loss = float(total) / len(order)
         if not torch.isfinite(total):
             message = f"training diverged in epoch {number + 1} (loss {loss}); use a smaller learning rate than {self.recipe.lr}"
@@ -135,7 +152,7 @@ class _Run:
         return loss
 
     def _batch(self, pixels: Tensor, targets: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the augmented and mixed float batch with its targets."""
+        """Return the augmented and mixed float batch with its targets, on the model's device; all draws are made on the CPU."""
         recipe = self.recipe
         x, y = pixels.to(torch.float32).div_(255), targets
         if recipe.crop:
@@ -143,14 +160,23 @@ class _Run:
         if recipe.flip:
             mirrored = torch.rand(len(x), generator=rng) < 0.5
             x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+        x, y = x.to(self.device), y.to(self.device)
         if self.adversary is not None:
-            x = self.adversary(self.model, x, y, rng)
+            x = self._attacked(x, y, rng, self.adversary)
         if recipe.mixup or recipe.cutmix:
             soft = y if y.ndim == 2 else F.one_hot(y, self._classes(x)).float()
             use_mixup = bool(recipe.mixup) and (not recipe.cutmix or float(torch.rand((), generator=rng)) < 0.5)
             mixed = mixup(x, soft, rng=rng, alpha=recipe.mixup) if use_mixup else cutmix_batch(x, soft, rng=rng, alpha=recipe.cutmix)
             x, y = mixed
         return x.contiguous(memory_format=torch.channels_last), y
+
+    def _attacked(self, x: Tensor, y: Tensor, rng: torch.Generator, adversary: Adversary) -> Tensor:
+        """Return the batch under the adversary, of which every process attacks its share."""
+        if self.ranks.alone:
+            return adversary(self.model, x, y, rng)
+        mine, own = self.ranks.share(len(x)), generator((spawn(rng) + self.ranks.rank) % 2**63)
+        part = x[mine]
+        return self.ranks.whole(adversary(self.model, part, y[mine], own) if len(part) else part, len(x))
 
     def _classes(self, x: Tensor) -> int:
         """Return the number of outputs, asked of the model once."""
@@ -160,15 +186,24 @@ class _Run:
         return self._outputs
 
     def _step(self, x: Tensor, y: Tensor) -> Tensor:
-        """Take one optimisation step and return the detached loss."""
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
-            logits = self.model(x)
-        loss = F.cross_entropy(logits.float() / self.recipe.temperature, y, label_smoothing=self.recipe.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        """Take one optimisation step and return the detached loss; of many processes, this one's part of the sum that is the loss."""
+        mine = self.ranks.share(len(x))
+        with synchronised(self.model, self.ranks):
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+                logits = self.parallel(x[mine])
+            loss = self._loss(logits.float() / self.recipe.temperature, y[mine], len(x))
+            self.optimizer.zero_grad(set_to_none=True)
+            (loss * self.ranks.size).backward()  # gradients of processes are averaged
         self.optimizer.step()
         self.average.update(self.model)
         return loss.detach()
+
+    def _loss(self, logits: Tensor, y: Tensor, count: int) -> Tensor:
+        """Return the mean cross-entropy; of many processes, the sum over this one's share by the ``count`` of all."""
+        smoothing = self.recipe.label_smoothing
+        if self.ranks.alone:
+            return F.cross_entropy(logits, y, label_smoothing=smoothing)
+        return F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="sum") / count
 
 
 def _train_mode(model: nn.Module) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from modelward.core.errors import UsageError
+from modelward.core.guard import device_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,4 +109,6 @@ class Recipe:
         if self.precision != "auto":
             return self.precision == "bf16"
         deep = sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 2
+        if device_of(model).type == "cuda":
+            return deep and torch.cuda.is_bf16_supported()
         return deep and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001  # torch offers no public question
