@@ -27,7 +27,10 @@ class Remembering(nn.Module):
         self.model, self.digest = model, digest
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (N, K) of ``x`` (N, C, H, W), from memory when the batch was seen."""
+        """Return the logits (N, K) of ``x`` (N, C, H, W), from memory when the batch was seen; a batch that wants a gradient is computed."""
+        if x.requires_grad:
+            answer: Tensor = self.model(x)
+            return answer
         key = self.digest, hashlib.blake2b(x.contiguous().numpy().data, digest_size=16).hexdigest()
         if key not in _ANSWERS:
             _ANSWERS[key] = self.model(x)

@@ -22,7 +22,7 @@ from modelward.ownership.crafting import descend
 from modelward.ownership.matching import MATCHING, Crafted, MatchingMethod
 from modelward.training import Recipe, fit
 
-EPS_COLOUR, EPS_GREY = 0.025, 0.15
+EPS_COLOUR, EPS_GREY = 0.025, 0.2
 _TINY = 1e-6
 
 
@@ -84,7 +84,7 @@ class CAE(MatchingMethod):
     surrogates, epochs, lr_surrogates, mixes
         how many, how they are trained (SGD, one cycle), and how many mixed copies of the set they also see.
     eps
-        largest change of a pixel in [0, 1]; ``None`` takes .025 for colour, .15 for grey images.
+        largest change of a pixel in [0, 1]; ``None`` takes .025 for colour, .2 for grey images.
     steps, lr
         of Adam.
     dropout
@@ -113,7 +113,7 @@ class CAE(MatchingMethod):
             "surrogates and candidates come from the same enrolment images: with few of them extraction is recognised less often",
             "images near to what the source was trained on are needed",
         ),
-        cost="enrolment: minutes (5 surrogates, then 300 passes of 200 images through 12 nets); verification: 100 labels",
+        cost="enrolment: minutes (5 surrogates, then 300 passes of 400 images through 12 nets); verification: 100 labels",
     )
 
     surrogates: int = 5
@@ -124,7 +124,7 @@ class CAE(MatchingMethod):
     steps: int = 300
     lr: float = 0.005
     dropout: float = 0.3
-    pool: int = 2
+    pool: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()

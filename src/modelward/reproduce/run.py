@@ -18,11 +18,12 @@ from modelward.core.errors import UsageError
 from modelward.core.nearest import nearest
 from modelward.evaluation.store import Store
 from modelward.io.atomic import write_text
+from modelward.reproduce.fingerprints import fingerprints
 from modelward.reproduce.sac_jc import sac_jc
 from modelward.reproduce.tables import markdown, pretty_json
 
 Recipe = Callable[..., dict[str, Any]]
-RECIPES: dict[str, Recipe] = {"sac-jc": sac_jc}
+RECIPES: dict[str, Recipe] = {"fingerprints": fingerprints, "sac-jc": sac_jc}
 
 
 def reproduce(
