@@ -81,6 +81,13 @@ def no_op_hook(_module: nn.Module, _inputs: Any, _output: Any) -> None:
     """Do nothing; a hook to be found again."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file together, and all user journeys: what one of them trained, the next reads."""
+    for item in items:
+        journey = "tests/journey" in item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group("journey" if journey else item.path.as_posix()))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
@@ -89,7 +96,10 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the store that every test of this session shares, away from the user's own: what one test trained, the next reads."""
-    folder = tmp_path_factory.mktemp("home")
+    folder = tmp_path_factory.getbasetemp() / "home"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent.parent / "home"
+    folder.mkdir(exist_ok=True)
     os.environ["MODELWARD_HOME"] = str(folder)
     return folder
 
