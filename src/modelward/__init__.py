@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from modelward._version import __version__
 
 if TYPE_CHECKING:
-    from modelward.attacks.evasion import BIM, FGSM, PGD, RandomNoise
+    from modelward.attacks.evasion import BIM, DIM, FGSM, MIM, PGD, SIM, SITIDIM, TIM, CarliniWagner, DeepFool, RandomNoise
     from modelward.attacks.theft import (
         FTAL,
         FTLL,
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from modelward.training import Recipe, fit
 
 _HOMES = {
-    "modelward.attacks.evasion": ("BIM", "FGSM", "PGD", "RandomNoise"),
+    "modelward.attacks.evasion": ("BIM", "DIM", "FGSM", "MIM", "PGD", "SIM", "SITIDIM", "TIM", "CarliniWagner", "DeepFool", "RandomNoise"),
     "modelward.attacks.theft": (
         "FTAL",
         "FTLL",
@@ -145,20 +145,27 @@ _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "BIM",
     "CAE",
+    "DIM",
     "FGSM",
     "FTAL",
     "FTLL",
+    "MIM",
     "PGD",
     "RTAL",
     "RTLL",
     "SAC",
     "SACJC",
+    "SIM",
+    "SITIDIM",
+    "TIM",
     "AdversarialFinetune",
     "Asking",
     "AttackerView",
+    "CarliniWagner",
     "CastWeights",
     "Combined",
     "Convention",
+    "DeepFool",
     "DetectDivergence",
     "DetectDuplicates",
     "DetectOOD",

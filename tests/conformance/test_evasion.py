@@ -43,6 +43,14 @@ ROWS = (
     Row("pgd", {"steps": 8, "loss": "margin", "early_stop": False}, random=True),
     Row("pgd", {"steps": 8, "loss": "dlr", "restarts": 2}, random=True),
     Row("pgd", {"steps": 8, "fast": True}, random=True),
+    Row("mim", {"steps": 8}),
+    Row("mim", {"steps": 8, "loss": "dlr"}),
+    Row("dim", {"steps": 8}, random=True),
+    Row("tim", {"steps": 8, "kernel": 3}),
+    Row("sim", {"steps": 8, "copies": 3}),
+    Row("si-ti-dim", {"steps": 8, "kernel": 3, "copies": 2}, random=True),
+    Row("deepfool", {"steps": 50}),
+    Row("cw", {"steps": 40, "search_steps": 4, "rate": 0.05, "first": 0.1}),
     Row("noise", random=True, gradient=False),
 )
 OURS = {name: cls for name, cls in catalogue().items() if issubclass(cls, EvasionMethod) and cls.__module__.startswith("modelward.")}

@@ -97,7 +97,7 @@ def gradient(
     """Return (input gradient (N, C, H, W), logits (N, K)) of one forward and backward pass; the gradient is 0 outside the mask."""
     leaf = x.detach().requires_grad_()
     with torch.enable_grad():
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(leaf.device.type, dtype=torch.bfloat16, enabled=bf16):
             logits = model(leaf)
         loss = attack_loss(logits.float(), y, kind, targeted=targeted)
         (grad,) = torch.autograd.grad(loss, leaf)
