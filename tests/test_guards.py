@@ -142,7 +142,7 @@ RULES = {  # rule: (who breaks it, files that may, a line that breaks it)
     "no torch draw without a generator": (torch_draws, None, "import torch\ntorch.rand(3)"),
     "no print outside cli": (prints, ("cli/",), "print(1)"),
     "no bare except": (bare, None, "try:\n    pass\nexcept:\n    pass"),
-    "no edits of sys.path": (paths, ("models/custom.py",), "import sys\nsys.path.insert(0, '.')"),
+    "no edits of sys.path": (paths, ("models/custom.py", "evaluation/ray_cluster.py"), "import sys\nsys.path.insert(0, '.')"),
     "no evaluated text": (evaluations, None, "eval('1')"),
 }
 

@@ -16,7 +16,7 @@ from toy_work import cell
 
 from modelward.core.canonical import canonical_json
 from modelward.core.errors import InputError
-from modelward.evaluation.cell import Outcome
+from modelward.evaluation.cell import Cell, Outcome
 from modelward.evaluation.store import Store, default_home
 
 HERE = Path(__file__).parent
@@ -133,7 +133,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from toy_work import cell
-from modelward.evaluation.cell import Outcome
+from modelward.evaluation.cell import Cell, Outcome
 from modelward.evaluation.store import Store
 folder, own, start = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 time.sleep(max(0.0, start - time.time()))
@@ -171,3 +171,17 @@ def test_the_home_is_what_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_home() == tmp_path / ".cache" / "modelward"
+
+
+def test_cells_that_came_together_are_recorded_together_or_not_at_all(tmp_path):
+    store = Store(tmp_path)
+    cells = [Cell("toy_work:figure", {"name": name}, label=name) for name in "abc"]
+    first = store.finish(cells[0], Outcome([{"value": 1}]), None, 1.0)
+    with pytest.raises(InputError):
+        store.finish_many([(cells[1], Outcome([{"value": 2}]), None, 1.0), (cells[2], Outcome([{"value": object()}]), None, 1.0)])
+    assert store.find(cells[1].key) is None
+    done = store.finish_many([(cell, Outcome([{"value": 9}]), None, 2.0) for cell in cells])
+    assert [finished.key for finished in done] == [cell.key for cell in cells]
+    assert store.find(cells[0].key).rows == first.rows  # what is there stays
+    assert [store.find(cell.key).rows for cell in cells[1:]] == [[{"value": 9}]] * 2
+    assert store.finish_many([]) == []

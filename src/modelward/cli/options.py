@@ -153,13 +153,14 @@ def working(options: Options) -> Iterator[None]:
     import torch
 
     from modelward.cli.display import progress_shown
+    from modelward.core.devices import computing
     from modelward.evaluation.place import Place, placed
 
     place = Place(options.engine, options.ray_address, options.device)
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
-        with placed(place), progress_shown(quiet=options.quiet), contextlib.redirect_stdout(sys.stderr):
+        with placed(place), computing(options.device), progress_shown(quiet=options.quiet), contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
         torch.set_num_threads(threads)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from modelward.core.devices import following, lent, working_device
 from modelward.core.errors import InputError, ModelwardError, UsageError
 from modelward.core.guard import frozen, require_batch, require_labels
 from modelward.core.method import Method
@@ -84,8 +85,10 @@ class EvasionMethod(Method, ABC):
         x = x.detach()
         value = x.clone()
         if len(x):
-            with frozen(model):
-                value = self._perturb(model, x, y, rng=rng, trace=trace, **region).detach()
+            device = working_device(model)
+            model, there = lent(model, device), {name: tensor.to(device) for name, tensor in region.items()}
+            with frozen(model), following(device):
+                value = self._perturb(model, x.to(device), y.to(device), rng=rng, trace=trace, **there).detach().to(x.device)
             self._check(x, value, **region)
         return Result(value, tuple(trace.flags), trace.steps, trace.queries, time.perf_counter() - started)
 

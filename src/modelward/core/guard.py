@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import itertools
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from modelward.core.devices import lent, working_device
 from modelward.core.errors import InputError
 
 
@@ -85,24 +85,14 @@ def require_labels(y: Tensor, count: int, classes: int | None = None) -> None:
         raise InputError(message)
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Return the device that ``model`` lies on; the CPU for one without weights.
-
-    >>> device_of(nn.Linear(2, 2)), device_of(nn.ReLU())
-    (device(type='cpu'), device(type='cpu'))
-    """
-    for tensor in itertools.chain(model.parameters(), model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
-
-
 def predict(model: nn.Module, pixels: Tensor, *, batch: int = 512) -> Tensor:
     """Return the fp32 logits (N, K) of a uint8 or float image tensor (N, C, H, W), in eval mode, without gradients.
 
-    Batches are moved to the model's device, logits come back to that of ``pixels``.
+    Batches are moved to the device that works, logits come back to that of ``pixels``.
     """
     outputs: list[Tensor] = []
-    device = device_of(model)
+    device = working_device(model)
+    model = lent(model, device)
     with frozen(model), torch.no_grad():
         for start in range(0, len(pixels), batch):
             part = pixels[start : start + batch].to(device)

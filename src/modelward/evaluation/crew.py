@@ -11,7 +11,6 @@ from typing import Protocol
 
 from modelward.core.errors import ModelwardError
 from modelward.evaluation.cell import Cell, Job, Outcome
-from modelward.evaluation.place import Place, placed
 from modelward.evaluation.store import Store
 
 Done = tuple[Outcome, str | None, float]
@@ -54,8 +53,13 @@ def execute(work: str, job: Job) -> Done:
     started = time.perf_counter()
     module, _, name = work.partition(":")
     function: Callable[[Job], Outcome] = getattr(importlib.import_module(module), name)
-    with placed(Place(device=job.device)):
+    if job.device == "cpu":  # toys and measurements of files need no torch
         outcome = function(job)
+    else:
+        from modelward.core.devices import computing
+
+        with computing(job.device):
+            outcome = function(job)
     digest = Store(job.store).put(outcome.arrays, outcome.facts) if outcome.arrays else None
     return Outcome(outcome.rows), digest, time.perf_counter() - started
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -99,6 +100,18 @@ class Engine:
             run.failed[cell.key] = explained(cell.work, error)
         meter.done(cell)
 
+    def _settle_all(self, ended: list[tuple[Cell, Result]], run: Run, meter: Meter) -> None:
+        """Record cells that ended together in one transaction; when one of them spoils it, each by itself."""
+        with contextlib.suppress(Exception):
+            if len(ended) > 1:
+                done = self.store.finish_many([(cell, *result()) for cell, result in ended])
+                for (cell, _), finished in zip(ended, done, strict=True):
+                    run.finished[cell.key] = finished
+                    meter.done(cell)
+                return
+        for cell, result in ended:
+            self._settle(cell, run, meter, result)
+
     def _parallel(self, todo: list[Cell], run: Run, meter: Meter) -> None:
         """Finish ``todo`` in worker processes. When one dies, what was at work gets a second chance alone; what dies alone has failed."""
         waiting, deaths = todo, 0
@@ -144,8 +157,7 @@ class Engine:
                     elif all(need.key in run.finished for need in cell.needs):
                         crew.start(cell, self._job(cell, run))
                         del waiting[key]
-                for cell, result in crew.finished(1.0):
-                    self._settle(cell, run, meter, result)
+                self._settle_all(crew.finished(1.0), run, meter)
                 meter.show()
         finally:
             crew.close()

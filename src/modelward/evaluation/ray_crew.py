@@ -160,7 +160,8 @@ class RayCrew:
         """Return the cells that ended, waiting up to ``timeout`` seconds for the first."""
         if not self.running:
             return []
-        done, _ = ray().wait([*self.running], num_returns=1, timeout=timeout, fetch_local=False)
+        ray().wait([*self.running], num_returns=1, timeout=timeout, fetch_local=False)
+        done, _ = ray().wait([*self.running], num_returns=len(self.running), timeout=0, fetch_local=False)
         ended = [self._end(task) for task in done]
         return [pair for pair in ended if pair is not None]
 

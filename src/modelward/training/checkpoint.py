@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.canonical import canonical_json
-from modelward.core.guard import device_of
+from modelward.core.devices import device_of
 from modelward.io.safetensors import load_tensors, save_tensors
 from modelward.training.average import Average
 

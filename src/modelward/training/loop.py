@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from modelward.core import progress
 from modelward.core.canonical import digest_of
+from modelward.core.devices import device_of, moved, working_device
 from modelward.core.errors import InputError
-from modelward.core.guard import device_of, predict, state_digest
+from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.rng import generator, spawn
 from modelward.imaging.mixing import cutmix_batch, mixup
@@ -85,6 +86,15 @@ def fit(
     if len(pixels) != len(targets) or not len(pixels):
         message = f"{len(pixels)} images and {len(targets)} targets; training needs at least one and as many of each"
         raise InputError(message)
+    with moved(model, working_device(model)):
+        return _fit(model, pixels, targets, recipe, rng, validation, checkpoint, adversary, task)
+
+
+def _fit(
+    model: nn.Module, pixels: Tensor, targets: Tensor, recipe: Recipe, rng: torch.Generator, validation: ImageSet | None,
+    checkpoint: Path | None, adversary: Adversary | None, task: str,
+) -> list[Epoch]:  # fmt: skip
+    """Do as `fit`, with a model that lies where it is trained."""
     run = _Run(model, recipe, seed=spawn(rng), steps=recipe.epochs * -(-len(pixels) // recipe.batch), adversary=adversary)
     saved = Checkpoint(checkpoint, digest_of([run.seed, recipe, state_digest({"x": pixels, "y": targets})])) if checkpoint else None
     log = run.restore(saved) if saved else []

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from modelward.core.devices import device_of
 from modelward.core.errors import UsageError
-from modelward.core.guard import device_of
 
 
 @dataclass(frozen=True, kw_only=True)

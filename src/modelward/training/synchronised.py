@@ -8,7 +8,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from modelward.training.ranks import Ranks
 
@@ -33,7 +33,6 @@ def synchronised(model: nn.Module, ranks: Ranks) -> Iterator[None]:
 
 def _normalise(usual: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
     """Return the synchronised forward pass of a layer whose own is ``usual``."""
-    from torch.distributed.nn.functional import all_reduce
 
     def forward(layer: Any, x: Tensor) -> Tensor:
         if not layer.training:
@@ -41,11 +40,11 @@ def _normalise(usual: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor]
         wide, axes = x.float(), [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
         count = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
-        sums: Tensor = all_reduce(torch.cat([wide.sum(axes), count[None]]))
+        sums: Tensor = _summed(torch.cat([wide.sum(axes), count[None]]))
         count = sums[-1].detach()
         mean = sums[:-1] / count
         centred = wide - mean.view(shape)
-        variance: Tensor = all_reduce((centred * centred).sum(axes)) / count
+        variance: Tensor = _summed((centred * centred).sum(axes)) / count
         _remember(layer, mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
         normal = centred * torch.rsqrt(variance + layer.eps).view(shape)
         if layer.weight is not None:
@@ -53,6 +52,32 @@ def _normalise(usual: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor]
         return normal.to(x.dtype)
 
     return forward
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; what each of them owes its part is the sum of what all say."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        """Return the sum."""
+        del ctx
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """Return the sum of the gradients."""
+        del ctx
+        total = grad.contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+
+def _summed(value: Tensor) -> Tensor:
+    """Return the sum over all processes, through which gradients flow."""
+    total: Tensor = _Sum.apply(value)
+    return total
 
 
 def _remember(layer: Any, mean: Tensor, variance: Tensor) -> None:
