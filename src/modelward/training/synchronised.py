@@ -76,7 +76,7 @@ class _Sum(torch.autograd.Function):
 
 def _summed(value: Tensor) -> Tensor:
     """Return the sum over all processes, through which gradients flow."""
-    total: Tensor = _Sum.apply(value)
+    total: Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]
     return total
 
 
