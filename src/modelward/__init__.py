@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Any
 from modelward._version import __version__
 
 if TYPE_CHECKING:
-    from modelward.attacks.evasion import BIM, DIM, FGSM, MIM, PGD, SIM, SITIDIM, TIM, CarliniWagner, DeepFool, RandomNoise
+    from modelward.attacks.evasion import (
+        BIM,
+        DIM,
+        FGSM,
+        MIM,
+        PGD,
+        SIM,
+        SITIDIM,
+        TIM,
+        CarliniWagner,
+        DeepFool,
+        RandomNoise,
+        UniversalPerturbation,
+    )
     from modelward.attacks.theft import (
         FTAL,
         FTLL,
@@ -76,7 +89,20 @@ if TYPE_CHECKING:
     from modelward.training import Recipe, fit
 
 _HOMES = {
-    "modelward.attacks.evasion": ("BIM", "DIM", "FGSM", "MIM", "PGD", "SIM", "SITIDIM", "TIM", "CarliniWagner", "DeepFool", "RandomNoise"),
+    "modelward.attacks.evasion": (
+        "BIM",
+        "DIM",
+        "FGSM",
+        "MIM",
+        "PGD",
+        "SIM",
+        "SITIDIM",
+        "TIM",
+        "CarliniWagner",
+        "DeepFool",
+        "RandomNoise",
+        "UniversalPerturbation",
+    ),
     "modelward.attacks.theft": (
         "FTAL",
         "FTLL",
@@ -198,6 +224,7 @@ __all__ = [
     "Study",
     "Suspect",
     "Transfer",
+    "UniversalPerturbation",
     "Verdict",
     "WeightNoise",
     "WeightShift",

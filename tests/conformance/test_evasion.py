@@ -28,12 +28,16 @@ STEPS = {"linf": 0.02, "l2": 0.3, "l1": 1.5}
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A method with constructor arguments; ``random``: another generator gives other images; ``gradient``: uses the labels and input gradient."""
+    """A method with constructor arguments.
+
+    ``random``: another generator gives other images; ``gradient``: uses the input gradient; ``universal``: one change for all images.
+    """
 
     name: str
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
     random: bool = False
     gradient: bool = True
+    universal: bool = False
 
 
 ROWS = (
@@ -51,6 +55,7 @@ ROWS = (
     Row("si-ti-dim", {"steps": 8, "kernel": 3, "copies": 2}, random=True),
     Row("deepfool", {"steps": 50}),
     Row("cw", {"steps": 40, "search_steps": 4, "rate": 0.05, "first": 0.1}),
+    Row("uap", {"steps": 40, "batch": 16}, random=True, universal=True),
     Row("noise", random=True, gradient=False),
 )
 OURS = {name: cls for name, cls in catalogue().items() if issubclass(cls, EvasionMethod) and cls.__module__.startswith("modelward.")}
@@ -59,7 +64,7 @@ OURS = {name: cls for name, cls in catalogue().items() if issubclass(cls, Evasio
 def make(row: Row, norm: str, **changes: Any) -> EvasionMethod:
     """Return the method of a row at the budget of ``norm``, with steps that fit it."""
     fields = {**row.fields, "norm": norm, "eps": BUDGETS[norm]}
-    if "step" in {field.name for field in dataclasses.fields(OURS[row.name])}:
+    if "step" in {field.name for field in dataclasses.fields(OURS[row.name])} and not row.universal:
         fields["step"] = STEPS[norm]
     return OURS[row.name].configured(fields | changes)
 
@@ -148,6 +153,7 @@ def test_pixels_outside_the_mask_never_change(row: Row, norm: str, victim: Net, 
     mask = torch.zeros(len(x), 1, 8, 8)
     mask[:24, :, 2:] = 1
     mask[24:, :, :, 3:] = 1
+    mask = mask[:1] if row.universal else mask
     method = make(row, norm)
     out = method.perturb(victim, x, y, rng=generator(4), mask=mask)
     changed = (out != x).any(1, keepdim=True)
@@ -213,6 +219,7 @@ def test_the_attack_beats_noise_of_its_size(row: Row, norm: str, victim: Net, pa
 @gradient_only
 def test_a_target_is_reached_more_often_than_by_noise(row: Row, norm: str, victim: Net, parts: Study) -> None:
     x, wanted = parts.test.batch(slice(200)), (parts.test.labels[:200] + 1) % 3
+    wanted = torch.zeros_like(wanted) if row.universal else wanted  # one change cannot move every image to a class of its own
     noise = OURS["noise"].configured({"norm": norm, "eps": BUDGETS[norm]})
     hits = [
         int((predict(victim, attack.perturb(victim, x, wanted, rng=generator(0))).argmax(1) == wanted).sum())

@@ -92,7 +92,7 @@ class Counting(Wrapped):
 BROKEN = {
     RandomDropout: {"randomised"},
     Softmax: {"softmax"},
-    Saturated: {"zero-gradient"},
+    Saturated: {"zero-gradient", "loss-decides"},
     Rounded: {"zero-gradient"},
     Detached: {"zero-gradient"},
     Purifier: {"inference-optimisation"},

@@ -128,7 +128,7 @@ def _covers_all(attack: Attack) -> bool:
 
 
 def masking_checks(ground: Ground, plan: Plan, run: Run) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the signs of masked gradients that hold, and all five as checks."""
+    """Return the signs of masked gradients that hold, and all of them as checks."""
     del ground
     rows = rows_of(run, plan.single["signs"])
     found: dict[str, str] = dict(rows[0]["extra"]["found"]) if rows else {}

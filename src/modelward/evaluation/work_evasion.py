@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -46,6 +48,8 @@ def curve(job: Job) -> Outcome:
 
 def radius_words(eps: float, norm: str) -> str:
     """Return eps as people write it: a fraction of 255 for Linf."""
+    if math.isinf(eps):
+        return "without a cap"
     return f"{round(eps * 255)}/255" if norm == "linf" and abs(eps * 255 - round(eps * 255)) < 1e-6 else f"{eps:g}"
 
 
@@ -67,5 +71,5 @@ def signs(job: Job) -> Outcome:
     images, model = get_images(job.store, job.inputs["test"]), get_model(job.store, job.inputs["model"])
     images = images.take(slice(0, int(job.settings["count"])))
     found = masking_flags(model, images.batch(slice(None)), images.labels)
-    row = rate("masking_signs", len(found), 4, unit="count of 4", data=images.name, seed=job.seed, extra={"found": found})
+    row = rate("masking_signs", len(found), 5, unit="count of 5", data=images.name, seed=job.seed, extra={"found": found})
     return Outcome([row.as_json()])

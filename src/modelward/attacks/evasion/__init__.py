@@ -11,5 +11,20 @@ from modelward.attacks.evasion.pgd import PGD
 from modelward.attacks.evasion.si_ti_dim import SITIDIM
 from modelward.attacks.evasion.sim import SIM
 from modelward.attacks.evasion.tim import TIM
+from modelward.attacks.evasion.universal import Universal, UniversalPerturbation
 
-__all__ = ["BIM", "DIM", "FGSM", "MIM", "PGD", "SIM", "SITIDIM", "TIM", "CarliniWagner", "DeepFool", "RandomNoise"]
+__all__ = [
+    "BIM",
+    "DIM",
+    "FGSM",
+    "MIM",
+    "PGD",
+    "SIM",
+    "SITIDIM",
+    "TIM",
+    "CarliniWagner",
+    "DeepFool",
+    "RandomNoise",
+    "Universal",
+    "UniversalPerturbation",
+]

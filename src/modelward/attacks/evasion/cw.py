@@ -178,7 +178,7 @@ class CarliniWagner(MinimumNormMethod):
             won[run.active[enough]] = True
             best.keep(image, squares, enough, run.active)
             run.lowest = torch.minimum(run.lowest, squares + run.c * (self.confidence - lead).clamp_min_(0))
-            grad = grad.add_(change, alpha=2).mul_(slope)
+            grad = torch.add(grad, change, alpha=2).mul_(slope)
             run.step(grad if run.mask is None else grad.mul_(run.mask), number, self.rate)
             if self.abort_early and number % window == 0:
                 run.rest()

@@ -1,4 +1,4 @@
-"""Five signs that a robustness figure cannot be trusted, after those of AutoAttack (Croce and Hein, ICML 2020, arXiv 2003.01690)."""
+"""Six signs that a robustness figure cannot be trusted, after those of AutoAttack (Croce and Hein, ICML 2020, arXiv 2003.01690)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from modelward.attacks.evasion.descent import gradient
-from modelward.core.guard import frozen, state_digest
+from modelward.attacks.evasion.pgd import PGD
+from modelward.core.guard import frozen, predict, state_digest
+from modelward.core.rng import generator
 
 FLAGS = {
     "randomised": "the model answers differently to the same image: average over its randomness before believing an attack that failed",
     "softmax": "the outputs look like probabilities: gradients through a second softmax vanish; return logits",
     "zero-gradient": "the input gradient is zero on many images: gradient attacks are blind there; use loss='margin' or a transfer attack",
+    "loss-decides": "PGD on the logit ratio fools images that it does not fool on the cross-entropy: the net is saturated; use loss='dlr'",
     "black-box-wins": "random noise or a single step fools images that the iterated attack does not: the gradients mislead",
     "inference-optimisation": "the forward pass optimises or changes its own state: attack through that loop or evaluate adaptively",
 }
@@ -41,7 +44,7 @@ def _autograd_calls() -> Iterator[list[str]]:
         yield calls
 
 
-def masking_flags(model: nn.Module, x: Tensor, y: Tensor, *, limit: float = 0.1) -> dict[str, str]:
+def masking_flags(model: nn.Module, x: Tensor, y: Tensor, *, limit: float = 0.1, eps: float = 8 / 255) -> dict[str, str]:
     """Return the flags that hold for ``model`` on images (N, C, H, W) with labels (N,), each with the evidence in words.
 
     ``black-box-wins`` needs attack results and is decided by `black_box_wins`.
@@ -50,6 +53,8 @@ def masking_flags(model: nn.Module, x: Tensor, y: Tensor, *, limit: float = 0.1)
     ----------
     limit
         share of images without gradient that is too many.
+    eps
+        Linf radius of the two short attacks whose losses are compared, pixels in [0, 1].
     """
     found: dict[str, str] = {}
     if not len(x):
@@ -70,7 +75,26 @@ def masking_flags(model: nn.Module, x: Tensor, y: Tensor, *, limit: float = 0.1)
         blind = (grad.flatten(1).abs().amax(1) == 0) & (logits.argmax(1) == y)
     if int(blind.sum()) / len(x) > limit:
         found["zero-gradient"] = f"{int(blind.sum())} of {len(x)} images have no input gradient at all"
+    if logits.shape[1] > 2 and not found.keys() & {"randomised", "softmax", "inference-optimisation"}:
+        evidence = loss_decides(*(_standing(model, x, y, loss, eps) for loss in ("ce", "dlr")))
+        found |= {"loss-decides": evidence} if evidence else {}
     return found
+
+
+def _standing(model: nn.Module, x: Tensor, y: Tensor, loss: str, eps: float) -> Tensor:
+    """Return which images a short descent on ``loss`` from the image itself leaves classified correctly, bool (N,)."""
+    attack = PGD(eps=eps, step=eps / 4, steps=10, random_start=False, loss=loss)
+    return predict(model, attack.perturb(model, x, y, rng=generator(0))).argmax(1) == y
+
+
+def loss_decides(ce: Tensor, dlr: Tensor) -> str | None:
+    """Return the evidence when one attack is much stronger on the logit ratio than on the cross-entropy; bool (N,): still correct.
+
+    Healthy nets differ by a few images either way; a tenth of all is too much.
+    """
+    gain = int(ce.sum()) - int(dlr.sum())
+    many = gain > max(2, round(0.1 * len(ce)))
+    return f"{int(ce.sum())} of {len(ce)} images stand on the cross-entropy, {int(dlr.sum())} on the logit ratio" if many else None
 
 
 def black_box_wins(strong: Tensor, weak: Tensor) -> str | None:
