@@ -143,6 +143,15 @@ def test_hardened_points_are_k_past_the_boundary_in_the_file(farm: Farm, k: floa
         assert bool((logits.gather(1, j[:, None]) - logits.gather(1, i[:, None]) >= k).all())
 
 
+def test_a_loss_of_the_file_loses_no_point_to_rounding(farm: Farm) -> None:
+    lost = {}
+    for variant in ("paper", "hardened"):
+        facts = enrol(dataclasses.replace(POINTS, variant=variant, count=100, pool=1, steps=300), farm).facts["crafting"]
+        lost[variant] = facts["made"] - facts["reached"]
+    assert lost["hardened"] == 0
+    assert lost["paper"] > 0
+
+
 def test_points_further_past_the_boundary_hold_longer_and_are_shared_more(farm: Farm) -> None:
     near, far = (dataclasses.replace(POINTS, variant="paper", count=100, k=k, steps=300) for k in (0.0, 4.0))
     keys = {method.k: enrol(method, farm) for method in (near, far)}
