@@ -38,7 +38,7 @@ class Method:
         for name, value in settings.items():
             if not _fits(value, hints[name]):
                 wanted = str(getattr(hints[name], "__name__", hints[name])).replace("typing.", "")
-                message = f"{cls.card.name}: {name} is {wanted}, not {value!r}"
+                message = f"{cls.card.name}: {name} is {wanted}, not {value!r:.80}"
                 raise UsageError(message)
         return cls(**settings)
 

@@ -16,7 +16,7 @@ from modelward.data.listing import CLASS_CAP, Listing, require_labels, require_m
 from modelward.data.stratify import Indices
 from modelward.io.arrays import read_idx, read_npz
 from modelward.io.cifar import read_cifar_batch, read_cifar_binary
-from modelward.io.files import sha256_file
+from modelward.io.files import one_line, sha256_file
 
 Array = NDArray[np.generic]
 Pair = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -186,6 +186,6 @@ def list_npz(path: Path, name: str, *, size: tuple[int, int] | None = None) -> L
         return joined(train, test, name, size=size)
     if {"x", "y"} <= arrays.keys():
         return joined(_pair(arrays["x"], arrays["y"], name), None, name, size=size)
-    found = ", ".join(sorted(arrays)) or "nothing"
+    found = one_line(", ".join(sorted(arrays))) or "nothing"
     message = f"{name}: an npz file holds x and y, or x_train, y_train, x_test and y_test; this one holds {found}"
     raise InputError(message)

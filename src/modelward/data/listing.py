@@ -96,7 +96,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
     twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
     if len(names) < 2 or twice:
         message = f"{path.name} should hold two or more different class names, one a line; " + (
-            f"{min(twice)!r} stands in it twice" if twice else f"it holds {len(names)}"
+            f"{min(twice)!r:.80} stands in it twice" if twice else f"it holds {len(names)}"
         )
         raise InputError(message)
     return names

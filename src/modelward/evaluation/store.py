@@ -39,7 +39,7 @@ from modelward.core.canonical import canonical_json
 from modelward.core.errors import StoreError, UnsafeFileError
 from modelward.evaluation.cell import Cell, Finished, Outcome
 from modelward.io.atomic import sweep, write_bytes
-from modelward.io.files import sha256_file
+from modelward.io.files import one_line, sha256_file
 from modelward.io.home import default_home
 from modelward.io.safetensors import dump_arrays, load_arrays
 
@@ -112,7 +112,7 @@ class Store:
             with (engine or self._engine).begin() as connection:
                 yield connection
         except (SQLAlchemyError, json.JSONDecodeError) as error:
-            message = f"the store {self.folder} cannot be {what}: {getattr(error, 'orig', error)}; {remedy} or set $MODELWARD_HOME"
+            message = f"the store {self.folder} cannot be {what}: {one_line(getattr(error, 'orig', error))}; {remedy} or set $MODELWARD_HOME"
             raise StoreError(message) from error
 
     def put(self, arrays: Mapping[str, NDArray[np.generic]], facts: Mapping[str, str] | None = None) -> str:

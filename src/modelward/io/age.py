@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ MAGIC = b"age-encryption.org/v1\n"
 VARIABLE = "MODELWARD_PASSPHRASE"
 SECRET_CAP = 4096
 SCRYPT_CAP = 22
+SPARE = 64 * 2**20
 _SCRYPT = re.compile(rb"\n-> scrypt \S+ (\d+)\n")
 
 
@@ -84,6 +86,15 @@ def is_encrypted(data: bytes) -> bool:
     return data.startswith(MAGIC)
 
 
+def _obtainable(size: int) -> bool:
+    """Return whether ``size`` bytes of memory can be had: scrypt ends the process when they cannot."""
+    try:
+        mmap.mmap(-1, size + SPARE).close()
+    except (OSError, ValueError, OverflowError, MemoryError):
+        return False
+    return True
+
+
 def encrypt(data: bytes, *, passphrase: Secret | None = None, recipients: Sequence[str] = ()) -> bytes:
     """Return ``data`` as an age file for a passphrase, or for X25519 recipients (``age1...``)."""
     if (passphrase is None) == (not recipients):
@@ -105,7 +116,8 @@ def decrypt(data: bytes, *, passphrase: Secret | None = None, identities: Sequen
     UsageError
         when neither a passphrase nor an identity is given.
     UnsafeFileError
-        when the file asks for more than 2**22 rounds of scrypt (4 GiB of memory), the bound of the age tool itself.
+        when the file asks for more than 2**22 rounds of scrypt (4 GiB of memory), the bound of the age tool itself, or for more memory
+        than can be had.
     FormatError
         one sentence for a wrong passphrase and for a damaged file alike.
 
@@ -121,6 +133,9 @@ def decrypt(data: bytes, *, passphrase: Secret | None = None, identities: Sequen
     rounds = _SCRYPT.search(data[:1024])
     if rounds and int(rounds[1][:4]) > SCRYPT_CAP:
         message = f"{name} was refused: it asks for 2**{int(rounds[1][:4])} rounds of scrypt, more than the 2**{SCRYPT_CAP} that are spent on a key"
+        raise UnsafeFileError(message)
+    if rounds and not _obtainable(2 ** (int(rounds[1][:4]) + 10)):
+        message = f"{name} was refused: its scrypt takes {2 ** int(rounds[1][:4]) // 2**10:,} MiB of memory, more than can be had"
         raise UnsafeFileError(message)
     try:
         if passphrase is not None:

@@ -168,7 +168,8 @@ def _class(row: int | str, classes: Sequence[str], name: str) -> int:
             raise FormatError(message)
         return classes.index(row)
     if not 0 <= row < len(classes):
-        message = f"{name} answered with class {row:.6g}, the key's model has classes 0 to {len(classes) - 1}"
+        shown = row if abs(row) < 10**9 else "beyond all bounds"  # a number from JSON may be longer than a float can be
+        message = f"{name} answered with class {shown}, the key's model has classes 0 to {len(classes) - 1}"
         raise FormatError(message)
     return row
 

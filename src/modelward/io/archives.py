@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from modelward.core.errors import FormatError, InputError, UnsafeFileError
+from modelward.io.files import one_line
 
 MEMBER_CAP = 200_000
 MEMBER_BYTES = 128 * 2**20
@@ -76,11 +77,11 @@ def open_zip(path: Path | str) -> zipfile.ZipFile:
         archive = _Archive(stream)
     except UnsafeFileError as error:
         stream.close()
-        message = f"{path.name} was refused: {error}"
+        message = f"{path.name} was refused: {one_line(error)}"
         raise UnsafeFileError(message) from error
     except Exception as error:  # a damaged directory raises whatever it likes
         stream.close()
-        message = f"{path.name} is no zip, or damaged: {error}"
+        message = f"{path.name} is no zip, or damaged: {one_line(error)}"
         raise FormatError(message) from error
     stream.opening = False
     return archive
@@ -88,17 +89,17 @@ def open_zip(path: Path | str) -> zipfile.ZipFile:
 
 def _why_not(entry: zipfile.ZipInfo) -> str | None:
     """Return why a member is refused by its directory entry alone, or ``None``."""
-    parts = PurePosixPath(entry.filename).parts
+    parts, name = PurePosixPath(entry.filename).parts, f"{entry.filename!r:.120}"
     if not parts or parts[0] == "/" or ".." in parts or "\\" in entry.filename or "\0" in entry.filename or ":" in parts[0]:
-        return f"the name {entry.filename!r} leads out of the archive"
+        return f"the name {name} leads out of the archive"
     if stat.S_ISLNK(entry.external_attr >> 16):
-        return f"{entry.filename!r} is a link"
+        return f"{name} is a link"
     if entry.flag_bits & 1:
-        return f"{entry.filename!r} is encrypted"
+        return f"{name} is encrypted"
     if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        return f"{entry.filename!r} is packed in an unusual way; use stored or deflated members"
+        return f"{name} is packed in an unusual way; use stored or deflated members"
     if entry.file_size > MEMBER_BYTES or entry.file_size > max(RATIO_FREE, RATIO_CAP * entry.compress_size):
-        return f"{entry.filename!r} unpacks to {entry.file_size:,} bytes"
+        return f"{name} unpacks to {entry.file_size:,} bytes"
     return None
 
 
@@ -137,7 +138,7 @@ class ZipFolder:
         for entry in entries:
             if entry.filename.endswith("/"):
                 continue
-            why = f"the name {entry.filename!r} occurs twice" if entry.filename in found else _why_not(entry)
+            why = f"the name {entry.filename!r:.120} occurs twice" if entry.filename in found else _why_not(entry)
             if why:
                 self._refuse(why)
             found[entry.filename] = entry
@@ -169,17 +170,17 @@ class ZipFolder:
     def read(self, name: str) -> bytes:
         """Return the bytes of one member; never more than its directory entry says."""
         if name not in self._members:
-            message = f"{self.path.name} holds no {name!r}"
+            message = f"{self.path.name} holds no {name!r:.120}"
             raise InputError(message)
         entry = self._members[name]
         try:
             with self._zip.open(entry) as stream:
                 data = stream.read(entry.file_size + 1)
         except Exception as error:  # damaged members raise whatever the unpacker likes
-            message = f"{self.path.name}: {name!r} is damaged: {error}"
+            message = f"{self.path.name}: {name!r:.120} is damaged: {one_line(error)}"
             raise FormatError(message) from error
         if len(data) != entry.file_size:
-            message = f"{self.path.name}: {name!r} is not as long as its entry says"
+            message = f"{self.path.name}: {name!r:.120} is not as long as its entry says"
             raise UnsafeFileError(message)
         return data
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from modelward.core.errors import FormatError, UnsafeFileError
 from modelward.io.archives import ZipFolder
-from modelward.io.files import read_bytes, read_head
+from modelward.io.files import one_line, read_bytes, read_head
 
 ARRAY_CAP = 2 * 2**30
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -48,7 +48,7 @@ def read_idx(path: Path | str) -> AnyArray:
             raise UnsafeFileError(message)
         body = stream.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
-        message = f"{name} is damaged: {error}"
+        message = f"{name} is damaged: {one_line(error)}"
         raise FormatError(message) from error
     if len(sides) != 4 * magic[3] or len(body) != size:
         message = f"{name} holds {len(body):,} bytes where its header says {size:,}"
@@ -79,7 +79,7 @@ def _npy(data: bytes, name: str) -> AnyArray:
     except FormatError:
         raise
     except Exception as error:  # numpy parses the header as Python text, which raises whatever it likes
-        message = f"{name} is no npy array, or damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        message = f"{name} is no npy array, or damaged: {one_line(error) or type(error).__name__}"
         raise FormatError(message) from error
     return array
 

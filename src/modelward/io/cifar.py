@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelward.core.errors import FormatError, UnsafeFileError
-from modelward.io.files import read_bytes
+from modelward.io.files import one_line, read_bytes
 
 FILE_CAP = 256 * 2**20
 RECORD = 3073
@@ -163,7 +163,7 @@ def read_cifar_batch(path: Path | str) -> Batch:
         table = _Restricted(io.BytesIO(data), encoding="bytes").load()
         parts = {_text(key): value.value() if isinstance(value, _Array) else value for key, value in table.items()}
     except UnsafeFileError as error:
-        message = f"{name} is a pickle that is no CIFAR batch: {error}"
+        message = f"{name} is a pickle that is no CIFAR batch: {one_line(error)}"
         raise UnsafeFileError(message) from error
     except Exception as error:  # a damaged pickle raises whatever it likes
         message = f"{name} is no CIFAR batch, or damaged: {type(error).__name__}"

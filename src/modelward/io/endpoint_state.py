@@ -13,7 +13,8 @@ from modelward.core.canonical import digest_bytes
 from modelward.core.errors import FormatError, UnsafeFileError, UsageError
 from modelward.io.answers import Answers
 from modelward.io.atomic import write_bytes
-from modelward.io.safetensors import dump_arrays, load_arrays
+from modelward.io.files import read_bytes
+from modelward.io.safetensors import dump_arrays, parse_arrays
 
 CAP = 2**30
 SCHEMA = "modelward/asked"
@@ -61,11 +62,12 @@ class State:
         state = cls(path, digest, len(pixels), np.zeros(len(pixels), dtype=np.bool_))
         if path is None or not path.exists():
             return state
-        arrays, facts = load_arrays(path, cap=CAP)
+        data = read_bytes(path, cap=CAP)
+        arrays, facts = parse_arrays(data, path.name)
         if facts.get("schema") != SCHEMA or facts.get("version") != "1" or not facts.get("sent", "").isdigit():
             message = f"{path.name} holds no answers of a service; pass another --resume"
             raise FormatError(message)
-        if facts.get("digest") != _digest(arrays, facts):
+        if facts.get("digest") != _digest(arrays, facts) or data != dump_arrays(arrays, facts):  # no byte may differ, not even a blank
             message = f"{path.name} was altered or is damaged: its digest differs; delete it to ask again"
             raise UnsafeFileError(message)
         if facts.get("about") != digest:

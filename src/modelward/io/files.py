@@ -78,3 +78,13 @@ def require_text(data: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         message = f"{name} is not UTF-8 text (byte {error.start})"
         raise FormatError(message) from error
+
+
+def one_line(text: object, most: int = 200) -> str:
+    r"""Return the first line of words that a stranger's file had a hand in, short and without control characters.
+
+    >>> one_line("bad \x1b[2J header" + chr(10) + "more")
+    'bad ?[2J header'
+    """
+    first = next((line.strip() for line in str(text).splitlines() if line.strip()), "")
+    return "".join(char if char.isprintable() else "?" for char in first[:most]) + ("..." if len(first) > most else "")

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from modelward.core.errors import FormatError, InputError, ModelwardError, UnsafeFileError
 from modelward.io.atomic import write_bytes
-from modelward.io.files import read_bytes
+from modelward.io.files import one_line, read_bytes
 
 FORMATS = ("PNG", "JPEG", "WEBP", "PPM")
 PIXEL_CAP = 25_000_000
@@ -60,13 +60,13 @@ def read_image(
     except ModelwardError:
         raise
     except Image.DecompressionBombError as error:
-        message = f"{label} has too many pixels: {error}"
+        message = f"{label} has too many pixels: {one_line(error)}"
         raise UnsafeFileError(message) from error
     except UnidentifiedImageError as error:
         message = f"{label} is no PNG, JPEG, WebP, PGM or PPM image"
         raise FormatError(message) from error
     except Exception as error:  # decoders raise whatever they like, SyntaxError among it
-        message = f"{label} is damaged: {str(error) or type(error).__name__}"
+        message = f"{label} is damaged: {one_line(error) or type(error).__name__}"
         raise FormatError(message) from error
 
 
@@ -105,7 +105,7 @@ def image_size(data: bytes, name: str = "the image") -> tuple[int, int]:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 return image.height, image.width
     except Image.DecompressionBombError as error:
-        message = f"{name} has too many pixels: {error}"
+        message = f"{name} has too many pixels: {one_line(error)}"
         raise UnsafeFileError(message) from error
     except Exception as error:  # as above
         message = f"{name} is no PNG, JPEG, WebP, PGM or PPM image, or damaged"

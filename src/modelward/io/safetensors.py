@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from modelward.core.errors import FormatError, UnsafeFileError
 from modelward.io.atomic import write_bytes
-from modelward.io.files import read_bytes
+from modelward.io.files import one_line, read_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,7 +115,7 @@ def load_tensors(path: Path | str, *, cap: int = BYTES_CAP, digest: str | None =
 
 
 def _damaged(name: str, error: Exception) -> str:
-    return f"{name} is damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    return f"{name} is damaged: {one_line(error) or type(error).__name__}"
 
 
 def dump_arrays(arrays: Mapping[str, NDArray[np.generic]], metadata: Mapping[str, str] | None = None) -> bytes:

@@ -110,7 +110,7 @@ def _by_file(numbered: list[tuple[int, list[str]]], width: int, name: str) -> di
             raise FormatError(message)
         file = row[0].strip()
         if file in found:
-            message = f"{name}, line {number}: {file!r} was answered twice"
+            message = f"{name}, line {number}: {file!r:.80} was answered twice"
             raise FormatError(message)
         found[file] = row[1:]
     return found
@@ -126,7 +126,7 @@ def _require_files(found: dict[str, list[str]], expected: Sequence[str], name: s
         )
         raise FormatError(message)
     if extra:
-        message = f"{name}: {extra[0]!r} is not one of the {len(expected)} probes"
+        message = f"{name}: {extra[0]!r:.80} is not one of the {len(expected)} probes"
         raise FormatError(message)
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import yaml
 
 from modelward.core.errors import FormatError
-from modelward.io.files import read_bytes, require_text
+from modelward.io.files import one_line, read_bytes, require_text
 
-CAP_BYTES = 256 * 1024
+CAP_BYTES = 64 * 1024
+DEPTH_CAP = 32
+VALUE_CAP = 500
 
 
 @dataclass(frozen=True)
@@ -46,22 +48,24 @@ def read_yaml(path: Path | str) -> YamlFile:
     Raises
     ------
     FormatError
-        for a file that is too large or no mapping, for broken YAML, an alias, a tag, or a key given twice; with the line.
+        for a file that is too large or too deep, no mapping, broken YAML, an alias, a tag, a value over 500 characters, or a key given twice; with
+        the line.
     """
     path = Path(path)
     text = require_text(read_bytes(path, cap=CAP_BYTES), path.name)
     try:
-        _refuse_aliases(text, path.name)
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_bombs(text, path.name)
+        loader = yaml.SafeLoader(text)
+        tree = loader.get_single_node()
         _refuse_repeats(tree, path.name)
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        values = None if tree is None else loader.construct_document(tree)
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         what = getattr(error, "problem", None) or (
             "it nests too deeply" if isinstance(error, RecursionError) else str(error).split("\n")[0]
         )
-        message = f"{path.name}{where}: this is not the YAML that is wanted: {what}"
+        message = f"{path.name}{where}: this is not the YAML that is wanted: {one_line(what)}"
         raise FormatError(message) from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         message = f"{path.name} holds no mapping of names to values; it should begin like `data: fashion-mini`"
@@ -69,12 +73,18 @@ def read_yaml(path: Path | str) -> YamlFile:
     return YamlFile(path.name, values, tree)
 
 
-def _refuse_aliases(text: str, name: str) -> None:
-    """Raise `FormatError` for aliases: a small file of them can stand for an endless one."""
+def _refuse_bombs(text: str, name: str) -> None:
+    """Raise `FormatError` for aliases (a small file could stand for an endless one), deep nesting (its cost is quadratic), endless values."""
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        why = f"it nests deeper than {DEPTH_CAP}" if depth > DEPTH_CAP else None
         if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1 if event.start_mark else 1
-            message = f"{name}, line {line}: aliases (*{event.anchor}) are not read; write the value out"
+            why = f"aliases (*{event.anchor:.40}) are not read; write the value out"
+        elif isinstance(event, yaml.ScalarEvent) and len(event.value) > VALUE_CAP:
+            why = f"a value has {len(event.value):,} characters, more than the {VALUE_CAP} that are read"
+        if why:
+            message = f"{name}, line {event.start_mark.line + 1 if event.start_mark else 1}: {why}"
             raise FormatError(message)
 
 
@@ -83,10 +93,13 @@ def _refuse_repeats(node: yaml.Node | None, name: str) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
-                message = f"{name}, line {key.start_mark.line + 1}: the key {key.value!r} is given twice"
+            if not isinstance(key, yaml.ScalarNode):
+                message = f"{name}, line {key.start_mark.line + 1}: a key is a name, not a list or a mapping"
                 raise FormatError(message)
-            seen.add(str(key.value))
+            if key.value in seen:
+                message = f"{name}, line {key.start_mark.line + 1}: the key {key.value[:40]!r} is given twice"
+                raise FormatError(message)
+            seen.add(key.value)
             _refuse_repeats(value, name)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:

@@ -35,5 +35,8 @@ def read_key(path: Path | str, *, passphrase: Secret | None = None) -> Key:
     if missing:
         message = f"{Path(path).name} is no key: its header lacks {missing[0]!r}"
         raise FormatError(message)
+    if not isinstance(header["facts"], dict):
+        message = f"{Path(path).name} is no key: its facts are not a table"
+        raise FormatError(message)
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     return Key(str(header["method"]), str(header["variant"]), str(header["model_digest"]), dict(header["facts"]), tensors)
