@@ -34,7 +34,8 @@ def test_every_command_of_the_readme_exists():
     named = {
         tuple(match.split())
         for match in re.findall(
-            r"modelward ((?:audit|attack|steal|protect|verify|probes|methods|data list|models list|models get|reproduce|convert|key show|doctor|store list))", text
+            r"modelward ((?:audit|attack|steal|protect|verify|probes|methods|data list|models (?:list|get)|reproduce|convert|key show|doctor|store list))",
+            text,
         )
     }
     for words in sorted(named):

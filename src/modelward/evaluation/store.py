@@ -112,7 +112,9 @@ class Store:
             with (engine or self._engine).begin() as connection:
                 yield connection
         except (SQLAlchemyError, json.JSONDecodeError) as error:
-            message = f"the store {self.folder} cannot be {what}: {one_line(getattr(error, 'orig', error))}; {remedy} or set $MODELWARD_HOME"
+            message = (
+                f"the store {self.folder} cannot be {what}: {one_line(getattr(error, 'orig', error))}; {remedy} or set $MODELWARD_HOME"
+            )
             raise StoreError(message) from error
 
     def put(self, arrays: Mapping[str, NDArray[np.generic]], facts: Mapping[str, str] | None = None) -> str:
