@@ -155,6 +155,10 @@ def test_pixels_outside_the_mask_never_change(row: Row, norm: str, victim: Net, 
     mask[24:, :, :, 3:] = 1
     mask = mask[:1] if row.universal else mask
     method = make(row, norm)
+    if not method.masks:
+        with pytest.raises(UsageError, match="it takes no mask"):
+            method.perturb(victim, x, y, rng=generator(4), mask=mask)
+        return
     out = method.perturb(victim, x, y, rng=generator(4), mask=mask)
     changed = (out != x).any(1, keepdim=True)
     assert not bool((changed & (mask == 0)).any())
