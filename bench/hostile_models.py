@@ -11,6 +11,7 @@ import torch
 from hostile_children import forking
 from hostile_format import FILE, PIXELS, Format, net, written
 
+from modelward.cli import key_facts
 from modelward.core.errors import FormatError
 from modelward.core.key import Key
 from modelward.core.rng import generator
@@ -71,7 +72,8 @@ def keys_files(room: Path) -> dict[str, Format]:
             path.write_bytes(container.pack(dict(json.loads(path.read_bytes())), parts))
         except (ValueError, TypeError, RecursionError) as error:
             raise FormatError("such a header cannot be written") from error
-        return read_key(path)
+        key = read_key(path)
+        return key_facts.header(key), key_facts.header_lines(key)  # as `modelward key show` does
 
     def unlocked(path: Path) -> Any:
         return container.read_mw(path, identities=[age.Secret(str(owner))])

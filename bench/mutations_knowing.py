@@ -184,7 +184,7 @@ def mutate(seeds: Sequence[bytes], donors: Sequence[bytes], kind: str, rng: rand
     others = [other for other in (*seeds, *donors) if other != data]
     if others and kind != "tree" and rng.random() < 0.1:
         data = splice(data, rng.choice(others), rng)
-        if rng.random() < 0.5:
+        if rng.random() < 0.5 and data not in seeds:
             return data
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
         data = rng.choice(KNOWING[kind])(data, rng)

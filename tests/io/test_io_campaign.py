@@ -1,8 +1,10 @@
 """The mutation campaign in small: every format, a fixed seed, and what larger campaigns have found before."""
 
+import contextlib
 import json
 import resource
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -15,7 +17,10 @@ import pytest
 
 from modelward.audit import Question
 from modelward.audit.plan_file import with_plan
-from modelward.core.errors import FormatError, ModelwardError, UnsafeFileError
+from modelward.cli.key_facts import flat
+from modelward.core.errors import FormatError, ModelwardError, StoreError, UnsafeFileError
+from modelward.evaluation.cell import Cell, Outcome
+from modelward.evaluation.store import Store
 from modelward.io import age, answers, archives, container, endpoint_state
 from modelward.io import safetensors as st
 from modelward.io.yaml_files import read_yaml
@@ -200,6 +205,32 @@ def test_words_of_a_file_cannot_steer_the_terminal(tmp_path):
     with pytest.raises(UnsafeFileError) as long:
         archives.ZipFolder(tmp_path / "x.zip")
     assert len(str(long.value)) < 300
+
+
+def test_rows_of_a_store_lead_nowhere(tmp_path):
+    """A row that names no digest counts as not done, whatever path it would make."""
+    store = Store(tmp_path / "store")
+    cell = Cell("modelward.evaluation.cell:nothing", {})
+    (tmp_path / "outside.safetensors").write_bytes(b"x")
+    for name in ("../../../outside", "7" * 5000, "", str(tmp_path / "outside")):
+        with contextlib.closing(sqlite3.connect(tmp_path / "store" / "cells.sqlite")) as connection, connection:
+            store.finish(cell, Outcome(), None, 1.0)
+            connection.execute("UPDATE cells SET artifact = ?", (name,))
+        assert store.find(cell.key) is None
+        assert [row["bytes"] for row in store.listing()] == [0]
+
+
+def test_a_store_whose_schema_is_no_text_says_so(tmp_path):
+    Store(tmp_path / "store")
+    place = tmp_path / "store" / "cells.sqlite"
+    place.write_bytes(place.read_bytes().replace(b"CREATE TABLE", b"CREATE T\xe3BLE", 1))
+    with pytest.raises(StoreError, match="cannot be opened") as caught:
+        Store(tmp_path / "store")
+    assert str(caught.value).isprintable()
+
+
+def test_numbers_beyond_floats_are_shown_in_a_key():
+    assert flat("x", [10**400] * 4) == [("x", ", ".join([str(10**400)] * 4))]
 
 
 def test_huge_values_in_a_message_are_cut(tmp_path):

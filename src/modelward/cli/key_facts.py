@@ -36,7 +36,7 @@ def flat(name: str, value: Any) -> list[tuple[str, str]]:
     """
     if isinstance(value, dict):
         return [line for inner, item in value.items() for line in flat(f"{name}.{inner}", item)]
-    if isinstance(value, list | tuple) and len(value) > 3 and all(isinstance(item, int | float) for item in value):
+    if isinstance(value, list | tuple) and len(value) > 3 and all(isinstance(item, int | float) and abs(item) < 1e300 for item in value):
         return [(name, f"{len(value)} values, {min(value):.4g} to {max(value):.4g}")]
     if isinstance(value, list | tuple):
         return [(name, ", ".join(map(str, value)) or "none")]

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,7 @@ _CELLS = Table(
     Column("finished", Text, nullable=False), Column("version", Text, nullable=False), Column("rows", Text, nullable=False),
 )  # fmt: skip
 STALE_TEMP_SECONDS = 3600.0
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def _durable(connection: sqlite3.Connection, _record: object) -> None:
@@ -111,7 +113,7 @@ class Store:
         try:
             with (engine or self._engine).begin() as connection:
                 yield connection
-        except (SQLAlchemyError, json.JSONDecodeError) as error:
+        except (SQLAlchemyError, ValueError, RecursionError) as error:  # ValueError: rows or a schema that are no JSON, no text
             message = (
                 f"the store {self.folder} cannot be {what}: {one_line(getattr(error, 'orig', error))}; {remedy} or set $MODELWARD_HOME"
             )
@@ -138,6 +140,10 @@ class Store:
         """Return where the artefact with ``digest`` is kept."""
         return self.blobs / digest[:2] / f"{digest}.safetensors"
 
+    def _holds(self, digest: str) -> bool:
+        """Return whether an artefact is there; what is no digest is none, wherever it would lead."""
+        return bool(_DIGEST.fullmatch(digest)) and self.path(digest).exists()
+
     def get(self, digest: str) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
         """Return (arrays, facts) of an artefact; raises `UnsafeFileError` when its digest is not what it was."""
         path = self.path(digest)
@@ -159,7 +165,7 @@ class Store:
             for start in range(0, len(wanted), 500):
                 query = select(_CELLS).where(_CELLS.c.key.in_(wanted[start : start + 500]))
                 for row in connection.execute(query).mappings():
-                    if row["artifact"] is None or self.path(row["artifact"]).exists():
+                    if row["artifact"] is None or self._holds(row["artifact"]):
                         found[row["key"]] = Finished(row["key"], json.loads(row["rows"]), row["artifact"], row["seconds"])
         return found
 
@@ -181,7 +187,7 @@ class Store:
         """Yield label, work, seconds, finish time and size of every finished cell, oldest first."""
         with self._connected("read", "move it away") as connection:
             for row in connection.execute(select(_CELLS).order_by(_CELLS.c.finished)).mappings():
-                size = self.path(row["artifact"]).stat().st_size if row["artifact"] and self.path(row["artifact"]).exists() else 0
+                size = self.path(row["artifact"]).stat().st_size if row["artifact"] and self._holds(row["artifact"]) else 0
                 yield {**{name: row[name] for name in ("key", "label", "work", "seed", "seconds", "finished", "version")}, "bytes": size}
 
     def count(self) -> int:
