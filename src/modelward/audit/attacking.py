@@ -90,13 +90,14 @@ def attack_images(method: EvasionMethod, model: nn.Module, images: ImageSet, *, 
     targets = (images.labels + 1) % len(images.classes) if method.targeted else None
     aims = images.labels if targets is None else targets
     parts, flags, seconds = [], list[str](), 0.0
-    for start in range(0, len(images), BATCH):
-        chosen = slice(start, start + BATCH)
+    size = len(images) if method.universal else BATCH
+    for start in range(0, len(images), size):
+        chosen = slice(start, start + size)
         result = method.run(model, images.batch(chosen), aims[chosen], rng=generator(derive_seed(seed, start)))
         parts.append(result.value)
         flags += [flag for flag in result.flags if flag not in flags]
         seconds += result.seconds
-        progress.advance(f"attack by {method.card.name}", min(start + BATCH, len(images)), len(images))
+        progress.advance(f"attack by {method.card.name}", min(start + size, len(images)), len(images))
     value, x = torch.cat(parts), images.batch(slice(None))
     noise = _noise_of_equal_norm(x, value, method.norm, seed)
     before, after, exact, noisy = (predict(model, part).argmax(1) for part in (images.pixels, as_8bit(value), value, noise))

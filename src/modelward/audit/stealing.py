@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from modelward.audit.scope import require_family, require_one_of
 from modelward.core.canonical import canonical_json
 from modelward.core.errors import ModelwardError
 from modelward.core.families import TheftMethod
+from modelward.core.suspect import Access
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine
-from modelward.evaluation.farm import TheftSpec, theft_cell
+from modelward.evaluation.farm import TheftSpec, access_of, theft_cell
 from modelward.evaluation.parcels import get_model
 from modelward.evaluation.store import Store
 from modelward.models import save_model
@@ -75,6 +77,8 @@ def dry_run_steal(question: Question, spec: TheftSpec, store: Store, *, jobs: in
 
 
 def _cells(ground: Ground, spec: TheftSpec) -> tuple[Cell, list[Cell]]:
-    """Return the theft and, where it trains, the model trained from scratch at its budget."""
+    """Return the theft and, where it trains, the model trained from scratch at its budget; who only asks is given the victim's architecture."""
+    if spec.arch is None and access_of(spec) is not Access.WEIGHTS:
+        spec = replace(spec, arch=ground.loaded.arch)
     cell = theft_cell(spec, ground.victim, ground.loaded.arch, ground.parts, ground.study, seed=cell_seed(ground, "steal"))
     return cell, list(scratch_cells(ground, [(spec, cell)]).values()) if theft_epochs(spec) else []

@@ -39,6 +39,7 @@ class EvasionMethod(Method, ABC):
     """
 
     family: ClassVar[str] = "evasion"
+    universal: ClassVar[bool] = False  # one change for all images: the images are not to be attacked in parts
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     masks: ClassVar[bool] = False
     """whether ``_perturb`` takes the keyword ``mask``, float (N, C, H, W) of zeros and ones, or ``None``"""

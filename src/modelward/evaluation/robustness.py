@@ -61,7 +61,7 @@ def robust_under(
     if correct is None:
         correct = predict(model, images.pixels).argmax(1) == images.labels
     found, seed = Robust(correct, correct.clone(), correct.clone()), spawn(rng)
-    for chunk in correct.nonzero().squeeze(1).split(CHUNK):
+    for chunk in correct.nonzero().squeeze(1).split(max(1, len(images)) if method.universal else CHUNK):
         x, y = images.batch(chunk), images.labels[chunk]
         result = method.run(model, x, y, rng=generator((seed + int(chunk[0])) % 2**63))
         found.robust[chunk] = predict(model, result.value).argmax(1) == y

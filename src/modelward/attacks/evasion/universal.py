@@ -85,6 +85,7 @@ class UniversalPerturbation(EvasionMethod):
     (1.0, 0, True)
     """
 
+    universal: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         name="uap",
         title="universal perturbation, Linf, L2 and L1",
