@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def prepare(question: Question, store: Store) -> Ground:
         notes.append(
             "The model file does not say what it was trained on: the whole training split was assumed, and thieves work with half of the test split."
         )
-    made = study(splits, trained_on="owner" if trained_on == "owner" else "train", seed=int(loaded.facts.get("split_seed", "0")))
+    made = study(splits, trained_on="owner" if trained_on == "owner" else "train", seed=_split_seed(loaded))
     owner = loaded.facts.get("owner_digest")
     if owner and owner != made.owner.digest:
         notes.append("The model file names other training images than this data set's owner part: thieves may share images with the owner.")
@@ -122,6 +123,15 @@ def prepare(question: Question, store: Store) -> Ground:
         parts = {name: getattr(made, name) for name in ("owner", "attacker", "probes", "test")}
         made = dataclasses.replace(made, **{name: part.take(slice(0, SMOKE_IMAGES)) for name, part in parts.items()})
     return Ground(question, loaded, splits, made, put_model(store, loaded.model), put_parts(store, made), tuple(notes))
+
+
+def _split_seed(loaded: LoadedModel) -> int:
+    """Return the seed of the split that the model's file names."""
+    text = loaded.facts.get("split_seed", "0")
+    if not re.fullmatch("[0-9]{1,18}", text):
+        message = f"the model's file names {text!r:.40} as the seed of its split, which is no whole number from 0"
+        raise InputError(message)
+    return int(text)
 
 
 def check_fit(loaded: LoadedModel, splits: Splits) -> None:

@@ -90,7 +90,7 @@ def read_npz(path: Path | str) -> dict[str, AnyArray]:
     if read_head(path, 4) == b"PK\x03\x04":
         with ZipFolder(path) as folder:
             return {
-                member.removesuffix(".npy"): _npy(folder.read(member), f"{name}:{member}")
+                member.removesuffix(".npy"): _npy(folder.read(member), f"{name}:{one_line(member)}")
                 for member in folder.names
                 if member.endswith(".npy")
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from modelward.io.safetensors import dump_arrays, parse_arrays
 CAP = 2**30
 SCHEMA = "modelward/asked"
 TOLERANCE = 1e-3
+_COUNT = re.compile("[0-9]{1,15}")
 
 
 @dataclass(eq=False)
@@ -64,7 +66,7 @@ class State:
             return state
         data = read_bytes(path, cap=CAP)
         arrays, facts = parse_arrays(data, path.name)
-        if facts.get("schema") != SCHEMA or facts.get("version") != "1" or not facts.get("sent", "").isdigit():
+        if facts.get("schema") != SCHEMA or facts.get("version") != "1" or not _COUNT.fullmatch(facts.get("sent", "")):
             message = f"{path.name} holds no answers of a service; pass another --resume"
             raise FormatError(message)
         if facts.get("digest") != _digest(arrays, facts) or data != dump_arrays(arrays, facts):  # no byte may differ, not even a blank
@@ -73,6 +75,9 @@ class State:
         if facts.get("about") != digest:
             message = f"{path.name} holds answers of another service, or to other images; pass another --resume"
             raise UsageError(message)
+        if "done" not in arrays or ("again" in arrays) != ("second" in arrays):
+            message = f"{path.name} is incomplete; delete it to ask again"
+            raise FormatError(message)
         state.done, state.table, state.sent = arrays["done"].astype(np.bool_), arrays.get("answers"), int(facts["sent"])
         if "again" in arrays:
             state.again = arrays["again"].astype(np.int64), arrays["second"]

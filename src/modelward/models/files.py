@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from modelward.models.assembly import Assembly  # it reads networks from files itself
 
 CAP_BYTES = 2**31
+_SIDE = re.compile("[0-9]{1,4}")  # isdigit() knows digits that int() does not, and thousands of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,7 @@ def save_model(path: Path | str, model: nn.Module, facts: dict[str, str] | None 
 def _size(text: str | None) -> tuple[int, int] | None:
     """Read ``"28,28"``; anything else is no size."""
     parts = (text or "").split(",")
-    return (int(parts[0]), int(parts[1])) if len(parts) == 2 and all(p.isdigit() and 0 < int(p) < 4096 for p in parts) else None
+    return (int(parts[0]), int(parts[1])) if len(parts) == 2 and all(_SIDE.fullmatch(p) and 0 < int(p) < 4096 for p in parts) else None
 
 
 def load_model(
