@@ -81,6 +81,7 @@ def no_op_hook(_module: nn.Module, _inputs: Any, _output: Any) -> None:
     """Do nothing; a hook to be found again."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file together, and all user journeys: what one of them trained, the next reads."""
     for item in items:

@@ -25,7 +25,6 @@ from modelward.evaluation.store import Store
 
 HERE = Path(__file__).parent
 RAY = Place("ray")
-pytestmark = pytest.mark.xdist_group("ray")  # one process starts what all of them use
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed; it comes with the extra 'cluster'")
 
 

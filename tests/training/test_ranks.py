@@ -20,7 +20,6 @@ from modelward.training import together
 from modelward.training.ranks import Ranks
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.xdist_group("ranks")  # one process starts what all of them use
 TOLERANCE = {"bf16": 0.03}
 
 
