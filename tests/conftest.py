@@ -81,14 +81,6 @@ def no_op_hook(_module: nn.Module, _inputs: Any, _output: Any) -> None:
     """Do nothing; a hook to be found again."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together, and all user journeys: what one of them trained, the next reads."""
-    for item in items:
-        journey = "tests/journey" in item.path.as_posix()
-        item.add_marker(pytest.mark.xdist_group("journey" if journey else item.path.as_posix()))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)

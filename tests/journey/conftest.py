@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modelward import load_data, null_zoo, study
 from modelward.cli.main import main
 
 
@@ -18,6 +21,14 @@ class Answer:
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(scope="session")
+def quick_zoo(home: Path) -> None:
+    """Train the quick null models into the shared store; where the tests run in several processes, one trains and the others wait."""
+    with (home / "zoo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        null_zoo("lenet5", study(load_data("fashion-mini")))
 
 
 @pytest.fixture

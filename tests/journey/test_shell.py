@@ -12,6 +12,8 @@ from modelward import FTAL, AttackerView, Recipe, Suspect, build, embedded_model
 from modelward.core.guard import predict
 from modelward.io.images import read_image
 
+pytestmark = pytest.mark.usefixtures("quick_zoo")
+
 
 @pytest.fixture(scope="module")
 def suspects(tmp_path_factory):

@@ -11,6 +11,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+pytestmark = pytest.mark.usefixtures("quick_zoo")
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 
