@@ -44,6 +44,7 @@ def prose(text: str) -> str:
     >>> prose("``eps`` bounds :math:`x^2`")
     '`eps` bounds $x^2$'
     """
+    text = re.sub(r"^\.\. math:: (.*)$", r"$\1$", text, flags=re.MULTILINE)
     text = re.sub(r":math:`([^`]*)`", r"$\1$", text)
     return re.sub(r"``([^`]*)``", r"`\1`", text)
 
