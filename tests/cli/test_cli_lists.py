@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from modelward.cli import doctor
 from modelward.cli.method_card import card_facts, parameter_docs
-from modelward.cli.options import parse_settings, parse_size, parse_value
 from modelward.cli.output import clean, human_bytes, human_seconds
+from modelward.cli.values import parse_settings, parse_size, parse_value
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.errors import StoreError, UsageError
 from modelward.core.method import Method

@@ -12,7 +12,7 @@ from modelward.core.rng import generator
 from modelward.io.safetensors import save_tensors
 from modelward.models import ARCHITECTURES, Net, build, infer, load_model, save_model
 from modelward.models.embedded import embedded_model
-from modelward.models.files import fill
+from modelward.models.filling import fill
 
 NAMES = [name for name in ARCHITECTURES if not name.startswith("efficientnet")]  # those have a test of their own
 WIDER = {"wrn16": ":width=3", "vit-tiny": ":patch=5,width=12,depth=2,heads=3"}

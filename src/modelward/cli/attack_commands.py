@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from modelward.cli.audit_commands import Arch, Data, DryRun, Jobs, Model, Size, TrainedOn, ask, plan_words, show_plan
-from modelward.cli.options import Options, parse_settings, working
+from modelward.cli.options import Options, working
 from modelward.cli.output import emit, note, say, table, warn
+from modelward.cli.values import parse_settings
 from modelward.core.errors import UsageError
 
 EvasionName = Annotated[str, typer.Argument(metavar="METHOD", help="Evasion attack, as in pgd.", show_default=False)]

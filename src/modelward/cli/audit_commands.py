@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from modelward.cli.options import FLAG, Options, command_line, parse_size, working
+from modelward.cli.options import FLAG, Options, command_line, working
 from modelward.cli.output import emit, human_bytes, human_seconds, note, say, status, table
+from modelward.cli.values import parse_size
 from modelward.core.errors import UsageError
 
 if TYPE_CHECKING:

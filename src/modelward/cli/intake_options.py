@@ -58,7 +58,7 @@ def parse_convention(given: Mapping[str, str | None]) -> Convention | None:
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:
     """Return the numbers in ``text``: decimals or fractions with commas between."""
-    from modelward.cli.options import parse_value
+    from modelward.cli.values import parse_value
 
     values = [parse_value(part.strip()) for part in text.split(",")]
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):

@@ -10,7 +10,7 @@ import typer
 
 from modelward.cli.audit_commands import Arch, Data, DryRun, Jobs, Model, Size, TrainedOn, ask, plan_words, show_plan
 from modelward.cli.key_facts import header, header_lines
-from modelward.cli.options import Options, parse_settings, working
+from modelward.cli.options import Options, working
 from modelward.cli.output import emit, facts, note, say, warn
 from modelward.cli.service_options import (
     Batch,
@@ -26,6 +26,7 @@ from modelward.cli.service_options import (
     suspect_of,
     told,
 )
+from modelward.cli.values import parse_settings
 from modelward.cli.verdict_screen import EXIT_CODES, show_verdict, verdict_facts
 from modelward.core.errors import UsageError
 

@@ -13,7 +13,7 @@ from modelward.core.canonical import canonical_json
 from modelward.core.card import Card
 from modelward.core.catalogue import find
 from modelward.core.errors import FormatError, InputError, UsageError
-from modelward.models.files import fill
+from modelward.models.filling import fill
 from modelward.models.net import Net
 from modelward.models.nets import infer
 

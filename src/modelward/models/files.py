@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from modelward.core import consent
-from modelward.core.errors import InputError, UnsafeFileError, UsageError
+from modelward.core.errors import UnsafeFileError, UsageError
 from modelward.core.guard import require_finite, state_digest
 from modelward.io.safetensors import load_tensors, save_tensors
-from modelward.models.custom import aligned, is_custom
+from modelward.models.custom import is_custom
+from modelward.models.filling import fill
 from modelward.models.intake import Convention
 from modelward.models.nets import ARCHITECTURES, Net, infer
 
@@ -131,27 +131,3 @@ def _assembled(tensors: dict[str, Tensor], facts: dict[str, str], name: str, con
     made = unpack(tensors, facts, name)
     require_finite(made)
     return LoadedModel(made, made.arch, state_digest(made), facts)
-
-
-def fill(model: Net, tensors: dict[str, Tensor], name: str) -> None:
-    """Copy ``tensors`` into ``model``; every name and shape must match, normalisation buffers may be absent."""
-    wanted = model.state_dict()
-    own = model.arch.partition(":")[0] not in ARCHITECTURES
-    if own:
-        tensors = aligned(model.body, tensors)
-    missing = sorted(set(wanted) - set(tensors) - {"mean", "std", "order"})
-    extra = sorted(set(tensors) - set(wanted))
-    wrong = [key for key in wanted if key in tensors and wanted[key].shape != tensors[key].shape]
-    if missing or extra or wrong:
-        key = (missing or extra or wrong)[0]
-        what = (
-            "is missing" if missing
-            else "has no place" if extra
-            else f"has shape {tuple(tensors[key].shape)}, wanted {tuple(wanted[key].shape)}"
-        )  # fmt: skip
-        what = f"tensor {key.removeprefix('body.') if own else key!r} {what}"
-        message = f"{name} does not fit {model.arch}: {what}; pass the architecture it was trained with in --arch"
-        raise InputError(message)
-    with torch.no_grad():
-        for key, tensor in tensors.items():
-            wanted[key].copy_(tensor)

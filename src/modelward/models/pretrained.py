@@ -19,7 +19,8 @@ from modelward.io.home import default_home
 from modelward.io.legacy import convert_pt
 from modelward.io.safetensors import load_tensors
 from modelward.models.efficient import SCALES, renamed
-from modelward.models.files import LoadedModel, fill, load_model, save_model
+from modelward.models.files import LoadedModel, load_model, save_model
+from modelward.models.filling import fill
 from modelward.models.intake import Convention
 from modelward.models.nets import infer
 
