@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from modelward.cli.method_card import default_words, parameter_docs
+from modelward.cli.method_card import default_of, default_words, parameter_docs
 from modelward.core.catalogue import catalogue
 from modelward.core.method import Method
 
@@ -71,7 +71,7 @@ def page(method: type[Method]) -> str:
     fields = [field for field in dataclasses.fields(method) if field.init]
     if fields:
         lines += ["", "## Knobs", "", "| name | default | what it is |", "|---|---|---|"]
-        lines += [f"| `{field.name}` | `{cell(default_words(field.default))}` | {cell(docs.get(field.name, ''))} |" for field in fields]
+        lines += [f"| `{field.name}` | `{cell(default_words(default_of(field)))}` | {cell(docs.get(field.name, ''))} |" for field in fields]
     lines += ["", "## Cost", "", f"{card.cost[:1].upper()}{card.cost[1:]}.", ""]
     for title, words in (
         ("Claims, tested only where a report has rows", card.claims),

@@ -57,7 +57,7 @@ def card_facts(method: type[Method]) -> dict[str, Any]:
     """Return a method's card and settings as JSON values."""
     docs = parameter_docs(method)
     settings = [
-        {"name": field.name, "default": field.default, "about": docs.get(field.name, "")}
+        {"name": field.name, "default": default_of(field), "about": docs.get(field.name, "")}
         for field in dataclasses.fields(method)
         if field.init
     ]
@@ -89,10 +89,15 @@ def show_card(method: type[Method]) -> None:
             say(f"\n{title}", style="bold")
             facts([("-", text) for text in words])
     docs = parameter_docs(method)
-    rows = [(field.name, default_words(field.default), docs.get(field.name, "")) for field in dataclasses.fields(method) if field.init]
+    rows = [(field.name, default_words(default_of(field)), docs.get(field.name, "")) for field in dataclasses.fields(method) if field.init]
     if rows:
         say("\nSettings (protect --set NAME=VALUE)" if method.family == "ownership" else "\nSettings", style="bold")
         table(("name", "default", "what it is"), rows, keep=("name", "default"))
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return the default of a setting, made where it is made anew for every method."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def default_words(value: object) -> str:
