@@ -80,7 +80,7 @@ def enrol(
 
 def matched(method: MatchingMethod, key: Key, models: Sequence[nn.Module]) -> float:
     """Return the mean matching rate of models that answer with labels alone."""
-    return float(np.mean([1 - method.measure(Suspect.of_model(model, access="label"), key) for model in models]))
+    return float(np.mean([1 - method.verify(Suspect.of_model(model, access="label"), key).statistic for model in models]))
 
 
 # the statistic

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from modelward.core.errors import AccessError, InputError, UsageError
+from modelward.core.errors import AccessError, UsageError
 from modelward.core.evasion import EvasionMethod, MinimumNormMethod
-from modelward.core.guard import frozen, require_finite
-from modelward.core.images import ImageSet
-from modelward.core.key import Key
+from modelward.core.guard import require_finite
 from modelward.core.method import Method
+from modelward.core.ownership import OwnershipMethod
 from modelward.core.result import Result, Trace
-from modelward.core.suspect import Access, Suspect
-from modelward.core.verdict import Verdict
+from modelward.core.suspect import Access
 from modelward.core.view import AttackerView, Labels
 
 __all__ = ["EvasionMethod", "MinimumNormMethod", "OwnershipMethod", "Theft", "TheftMethod"]
@@ -101,85 +98,3 @@ class TheftMethod(Method, ABC):
     @abstractmethod
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
         """Return the theft; never change ``view.victim``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OwnershipMethod(Method, ABC):
-    """Prove whose model it is: ``protect(...) -> (model, key)``, ``verify(suspect, key) -> Verdict``."""
-
-    family: ClassVar[str] = "ownership"
-    needs: ClassVar[Access] = Access.PROBABILITIES
-
-    variant: str = "hardened"
-
-    def __post_init__(self) -> None:
-        if self.variant not in {"paper", "hardened"}:
-            message = f"variant is 'paper' or 'hardened', not {self.variant!r}"
-            raise UsageError(message)
-
-    def protect(
-        self,
-        model: nn.Module,
-        data: ImageSet,
-        *,
-        secret: bytes | None = None,
-        nulls: Sequence[nn.Module] = (),
-        thieves: Sequence[nn.Module] = (),
-        rng: torch.Generator,
-    ) -> tuple[nn.Module, Key]:
-        """Return the model to publish and the key to keep.
-
-        Parameters
-        ----------
-        model
-            the owner's model; never changed.
-        data
-            images that no model under study was trained on.
-        secret
-            for methods that derive their mark from a secret.
-        nulls
-            independent models. Without them the key is uncalibrated and every verdict is "undecided".
-        thieves
-            validation thieves: they fix the paper's thresholds and show the power; never the suspects that are reported on.
-        rng
-            source of all randomness.
-        """
-        require_finite(model)
-        if not len(data):
-            raise InputError("no images to enrol with; pass a set that no model under study was trained on")
-        with frozen(model):
-            return self._protect(model, data, secret=secret, nulls=nulls, thieves=thieves, rng=rng)
-
-    def verify(self, suspect: Suspect | nn.Module, key: Key) -> Verdict:
-        """Return the verdict on ``suspect``, asking it no more than this method needs."""
-        if key.method != self.card.name:
-            message = f"this key was made by {key.method!r}; verify it with that method, not with {self.card.name!r}"
-            raise InputError(message)
-        asked = suspect if isinstance(suspect, Suspect) else Suspect.of_model(suspect)
-        before = asked.queries
-        verdict = self._verify(asked, key)
-        return replace(verdict, queries=asked.queries - before, caveats=(*asked.notes, *verdict.caveats))
-
-    @abstractmethod
-    def _protect(
-        self,
-        model: nn.Module,
-        data: ImageSet,
-        *,
-        secret: bytes | None,
-        nulls: Sequence[nn.Module],
-        thieves: Sequence[nn.Module],
-        rng: torch.Generator,
-    ) -> tuple[nn.Module, Key]:
-        """Return the protected model and the key."""
-
-    @abstractmethod
-    def _verify(self, suspect: Suspect, key: Key) -> Verdict:
-        """Return the verdict."""
-
-    def probes(self, key: Key) -> Tensor:
-        """Return the key's query images as uint8 (n, C, H, W), for a suspect that only a remote service answers for."""
-        if "probes" not in key.tensors:
-            message = f"{self.card.name} keys hold no query images"
-            raise UsageError(message)
-        return key.tensors["probes"]

@@ -38,6 +38,9 @@ class Verdict:
         the access level that was used.
     caveats
         what the verdict does not show.
+    parametric_p
+        chance of such an answer under a distribution that is assumed, such as the binomial; it stands beside ``p_value`` and decides nothing
+        alone. ``None`` where the method has none.
     """
 
     decision: Decision
@@ -54,6 +57,12 @@ class Verdict:
     queries: int
     access: str
     caveats: tuple[str, ...] = ()
+    parametric_p: float | None = None
+
+    @property
+    def matches(self) -> bool:
+        """True when the statistic alone says that the key fits; "stolen" may need more, such as a dated commitment."""
+        return self.threshold is not None and self.statistic <= self.threshold
 
     @property
     def stolen(self) -> bool:

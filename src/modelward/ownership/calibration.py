@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelward.core.ownership import Observation
 from modelward.core.rng import derive_seed
-from modelward.core.suspect import Suspect
 from modelward.core.verdict import Decision, Verdict
 from modelward.statistics import rank_p, rank_threshold, upper_bound
 
@@ -34,42 +34,53 @@ class Calibration:
         statistics of validation thieves, for the power and the paper's threshold.
     alpha
         a suspect is called stolen when its rank p-value is at most this.
+    ceiling
+        a larger statistic is never called stolen, whatever the ranks say; from a distribution that is assumed, such as the binomial.
     """
 
     nulls: tuple[float, ...] = ()
     holdout: tuple[float, ...] = ()
     thieves: tuple[float, ...] = ()
     alpha: float = 0.05
+    ceiling: float | None = None
 
     @classmethod
-    def split(cls, scores: Sequence[float], thieves: Sequence[float], alpha: float) -> Calibration:
+    def split(cls, scores: Sequence[float], thieves: Sequence[float], alpha: float, ceiling: float | None = None) -> Calibration:
         """Set aside up to 30 % of the null models for counting false claims, while at least 20 remain for the threshold."""
         held = min(round(0.3 * len(scores)), max(0, len(scores) - MIN_CALIBRATION))
         # drawn by a hash of the position, so that each kind of null may stand in both parts
         chosen = set(sorted(range(len(scores)), key=lambda i: derive_seed("holdout", i))[:held])
         nulls = tuple(score for i, score in enumerate(scores) if i not in chosen)
-        return cls(nulls, tuple(score for i, score in enumerate(scores) if i in chosen), tuple(thieves), alpha)
+        return cls(nulls, tuple(score for i, score in enumerate(scores) if i in chosen), tuple(thieves), alpha, ceiling)
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Calibration:
         """Read the calibration back from a key."""
-        return cls(tuple(facts["nulls"]), tuple(facts["holdout"]), tuple(facts["thieves"]), float(facts["alpha"]))
+        ceiling = facts.get("ceiling")
+        held = tuple(facts["nulls"]), tuple(facts["holdout"]), tuple(facts["thieves"])
+        return cls(*held, float(facts["alpha"]), None if ceiling is None else float(ceiling))
 
     def threshold(self, variant: str) -> float | None:
         """Return the largest statistic still called stolen, or ``None`` when there are too few null models.
 
-        ``paper``: midway between the mean of the thieves and the mean of the nulls; ``hardened``: the largest value with p <= alpha.
+        ``paper``: midway between the mean of the thieves and the mean of the nulls; ``hardened``: the largest value with p <= alpha that is
+        not above the ceiling.
         """
         if variant == "paper":
             if not self.nulls or not self.thieves:
                 return None
             return (sum(self.nulls) / len(self.nulls) + sum(self.thieves) / len(self.thieves)) / 2
         limit = rank_threshold(self.nulls, self.alpha) if self.nulls else None
-        return None if limit is None or not math.isfinite(limit) else limit
+        if limit is None or not math.isfinite(limit):
+            return None
+        return limit if self.ceiling is None else min(limit, self.ceiling)
 
-    def verdict(self, statistic: float, suspect: Suspect, *, method: str, variant: str, name: str, notes: Sequence[str] = ()) -> Verdict:
-        """Return the verdict on a suspect whose statistic is ``statistic``."""
-        limit = self.threshold(variant)
+    def verdict(
+        self, statistic: float, observed: Observation, *, method: str, variant: str, name: str, notes: Sequence[str] = (),
+        limit: float | None = None, parametric_p: float | None = None,
+    ) -> Verdict:  # fmt: skip
+        """Return the verdict on a suspect whose statistic is ``statistic``; ``limit`` is a threshold of the method's own, such as a paper's rule."""
+        limit = self.threshold(variant) if limit is None or not self.nulls else limit
         p = rank_p(statistic, self.nulls) if self.nulls else None
         if limit is None:
             decision = Decision.UNDECIDED
@@ -81,5 +92,5 @@ class Calibration:
         return Verdict(
             decision=decision, method=method, variant=variant, statistic_name=name, statistic=statistic, threshold=limit, p_value=p,
             nulls=len(self.nulls), false_claims=false, false_claim_trials=len(self.holdout), false_claim_bound=bound,
-            queries=suspect.queries, access=suspect.access.value, caveats=(*notes, *CAVEATS),
+            queries=observed.queries, access=observed.access.value, caveats=(*notes, *CAVEATS), parametric_p=parametric_p,
         )  # fmt: skip

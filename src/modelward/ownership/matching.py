@@ -13,11 +13,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from modelward.core.card import Capacity, Function, Mechanism, Protection, Scenario, Taxonomy
-from modelward.core.errors import InputError, UsageError
+from modelward.core.errors import InputError
 from modelward.core.families import OwnershipMethod
 from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
+from modelward.core.ownership import Observation
 from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Verdict
 from modelward.ownership.calibration import Calibration
@@ -133,13 +134,6 @@ class MatchingMethod(OwnershipMethod):
             alpha=(0 < self.alpha < 1, "in (0, 1)"),
         )  # fmt: skip
 
-    def _require(self, **rules: tuple[bool, str]) -> None:
-        """Raise `UsageError` for the first setting whose rule (holds, words) does not hold."""
-        for name, (holds, words) in rules.items():
-            if not holds:
-                message = f"{self.card.name}: {name} must be {words}, got {getattr(self, name)!r}"
-                raise UsageError(message)
-
     def siblings(self, nulls: int) -> int:
         """Return how many of ``nulls`` null models serve the crafting."""
         return min(self.references, nulls // 4)
@@ -177,12 +171,12 @@ class MatchingMethod(OwnershipMethod):
         tensors = {"probes": made.pixels, "labels": labels, "index": made.index}
         return model, Key(self.card.name, self.variant, state_digest(model), facts, tensors)
 
-    def measure(self, suspect: Suspect, key: Key) -> float:
-        """Return 1 minus the suspect's matching rate, asking it for labels alone."""
-        return 1 - matching_rate(suspect.labels(key.tensors["probes"].to(torch.float32).div(255)), key.tensors["labels"])
+    def _observe(self, suspect: Suspect, key: Key) -> Observation:
+        return Observation(suspect.access, {"answers": suspect.labels(key.tensors["probes"].to(torch.float32).div(255))})
 
-    def _verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def _judge(self, observed: Observation, key: Key) -> Verdict:
         method = type(self)(**key.facts["settings"])
-        calibration = Calibration.of(key.facts["scores"]["label"])
+        statistic = 1 - matching_rate(observed.tensors["answers"], key.tensors["labels"])
         name = f"probes labelled otherwise (of {len(key.tensors['labels'])})"
-        return calibration.verdict(method.measure(suspect, key), suspect, method=self.card.name, variant=method.variant, name=name)
+        calibration = Calibration.of(key.facts["scores"]["label"])
+        return calibration.verdict(statistic, observed, method=self.card.name, variant=method.variant, name=name)

@@ -15,6 +15,7 @@ from modelward.core.families import OwnershipMethod
 from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
+from modelward.core.ownership import Observation
 from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Verdict
 from modelward.ownership.calibration import Calibration
@@ -159,25 +160,24 @@ class SAC(OwnershipMethod):
             return 1 - shared_deviation(mine, source, siblings, self.kernel)
         return distance(correlation(mine, self.kernel), correlation(source, self.kernel))
 
-    def measure(self, suspect: Suspect, key: Key, view: str | None = None) -> float:
-        """Return the suspect's statistic in ``view``, or in that of its access, asking it for no more than that view needs."""
-        view = view or self.view_for(suspect.access)
-        probes = key.tensors["probes"]
-        own = [view_of(logits, view, are_logits=True) for logits in key.tensors["answers"]]
-        if suspect.access is Access.WEIGHTS:
-            return self._statistic(suspect.logits(probes), own, view, are_logits=True)
-        x = probes.to(torch.float32).div(255)
-        outputs = suspect.labels(x) if view == "label" else suspect.probabilities(x)
-        return self._statistic(outputs, own, view, are_logits=False)
-
-    def _verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def _observe(self, suspect: Suspect, key: Key) -> Observation:
         method = type(self)(**key.facts["settings"])
-        view = method.view_for(suspect.access)
-        statistic = method.measure(suspect, key, view)
+        probes = key.tensors["probes"]
+        if suspect.access is Access.WEIGHTS:
+            return Observation(suspect.access, {"answers": suspect.logits(probes)})
+        x = probes.to(torch.float32).div(255)
+        outputs = suspect.labels(x) if method.view_for(suspect.access) == "label" else suspect.probabilities(x)
+        return Observation(suspect.access, {"answers": outputs})
+
+    def _judge(self, observed: Observation, key: Key) -> Verdict:
+        method = type(self)(**key.facts["settings"])
+        view = method.view_for(observed.access)
+        own = [view_of(logits, view, are_logits=True) for logits in key.tensors["answers"]]
+        statistic = method._statistic(observed.tensors["answers"], own, view, are_logits=observed.access is Access.WEIGHTS)  # noqa: SLF001
         notes = (
             () if view == method.statistic_view else (f"Only {NAMES[view]} were answered; the {view} view of the same probes was used.",)
         )
         calibration = Calibration.of(key.facts["scores"][view])
         siblings = len(key.tensors["answers"]) - 1
         name = f"deviation not shared ({view}, {siblings} siblings)" if siblings else f"correlation distance ({view})"
-        return calibration.verdict(statistic, suspect, method=self.card.name, variant=method.variant, name=name, notes=notes)
+        return calibration.verdict(statistic, observed, method=self.card.name, variant=method.variant, name=name, notes=notes)

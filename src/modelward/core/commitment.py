@@ -1,0 +1,45 @@
+"""A commitment: what was fixed before a dispute, and what says when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KINDS = ("rfc3161", "publication", "undated")
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """A digest over a key and a nonce, fixed at a time that somebody else can name.
+
+    Parameters
+    ----------
+    digest
+        SHA-256 over the key's own digest and a nonce, in hex.
+    kind
+        ``"rfc3161"``: a time-stamp token that was verified; ``"publication"``: a place where it was published, to be checked by the reader;
+        ``"undated"``: nothing says when, so it counts for nothing.
+    time
+        when, as ISO 8601 in UTC; ``None`` when nothing says it.
+    where
+        who stamped it, or where it was published.
+
+    Examples
+    --------
+    >>> Commitment("00" * 32, "undated").dated, Commitment("00" * 32, "publication", None, "Gazette 12/2026, page 3").dated
+    (False, True)
+    """
+
+    digest: str
+    kind: str = "undated"
+    time: str | None = None
+    where: str = ""
+
+    @property
+    def dated(self) -> bool:
+        """True when the commitment counts."""
+        return self.kind in {"rfc3161", "publication"}
+
+    def __str__(self) -> str:
+        """Say in one phrase what stands behind the date."""
+        when = f" of {self.time}" if self.time else ""
+        return f"{self.kind}{when}, {self.where}" if self.dated else "undated"
