@@ -63,6 +63,24 @@ def write_text(path: Path | str, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def claim_file(path: Path | str) -> bool:
+    """Make an empty file of mode 0600 that only its owner can read; return whether it was not there before.
+
+    Raises
+    ------
+    StoreError
+        when it is neither there nor can be made.
+    """
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600))
+    except FileExistsError:
+        return False
+    except (OSError, ValueError) as error:
+        message = f"{path} cannot be made: {getattr(error, 'strerror', None) or error}; choose a folder that you may write"
+        raise StoreError(message) from error
+    return True
+
+
 def sweep(folder: Path | str, older_than_s: float) -> int:
     """Remove temp files below ``folder`` that an interrupted write left behind; return how many.
 
