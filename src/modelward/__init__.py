@@ -85,7 +85,7 @@ if TYPE_CHECKING:
     from modelward.models import Convention, build, load_model, save_model
     from modelward.models.embedded import embedded_model
     from modelward.models.pretrained import pretrained
-    from modelward.ownership import CAE, SAC, SACJC, IPGuard
+    from modelward.ownership import CAE, SAC, SACJC, IPGuard, Zhang
     from modelward.training import Recipe, fit
 
 _HOMES = {
@@ -163,7 +163,7 @@ _HOMES = {
     "modelward.models": ("Convention", "build", "load_model", "save_model"),
     "modelward.models.embedded": ("embedded_model",),
     "modelward.models.pretrained": ("pretrained",),
-    "modelward.ownership": ("CAE", "SAC", "SACJC", "IPGuard"),
+    "modelward.ownership": ("CAE", "SAC", "SACJC", "IPGuard", "Zhang"),
     "modelward.training": ("Recipe", "fit"),
 }
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}

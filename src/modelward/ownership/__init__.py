@@ -4,5 +4,6 @@ from modelward.ownership.cae import CAE
 from modelward.ownership.ipguard import IPGuard
 from modelward.ownership.sac import SAC
 from modelward.ownership.sac_jc import SACJC
+from modelward.ownership.zhang import Zhang
 
-__all__ = ["CAE", "SAC", "SACJC", "IPGuard"]
+__all__ = ["CAE", "SAC", "SACJC", "IPGuard", "Zhang"]

@@ -19,7 +19,9 @@ from modelward.core.images import ImageSet
 from modelward.core.rng import generator, spawn
 from modelward.imaging.mixing import cutmix_batch, mixup
 from modelward.training.average import Average
+from modelward.training.batches import joined, random_crop, train_mode
 from modelward.training.checkpoint import Checkpoint
+from modelward.training.extras import Extras
 from modelward.training.ranks import Ranks
 from modelward.training.recipe import Recipe
 from modelward.training.synchronised import synchronised
@@ -51,6 +53,7 @@ def fit(
     validation: ImageSet | None = None,
     checkpoint: Path | None = None,
     adversary: Adversary | None = None,
+    extras: Extras | None = None,
     task: str = "training",
 ) -> list[Epoch]:
     """Train ``model`` in place, on the device that it lies on, and return its log.
@@ -77,25 +80,28 @@ def fit(
         file to resume from and to write after every epoch; the file of another seed, recipe or training set is ignored and replaced.
     adversary
         ``(model, x, y, rng) -> x_adv`` in place of each batch, for adversarial training.
+    extras
+        samples that join every batch, a penalty, an early end; with one process only.
 
     Raises
     ------
     InputError
-        when images and targets do not fit, or when the loss is no longer finite.
+        when images and targets do not fit, or when the loss is no longer finite; for ``extras`` among many processes.
     """
+    extras = extras or Extras()
     if len(pixels) != len(targets) or not len(pixels):
         message = f"{len(pixels)} images and {len(targets)} targets; training needs at least one and as many of each"
         raise InputError(message)
     with moved(model, working_device(model)):
-        return _fit(model, pixels, targets, recipe, rng, validation, checkpoint, adversary, task)
+        return _fit(model, pixels, targets, recipe, rng, validation, checkpoint, adversary, extras, task)
 
 
 def _fit(
     model: nn.Module, pixels: Tensor, targets: Tensor, recipe: Recipe, rng: torch.Generator, validation: ImageSet | None,
-    checkpoint: Path | None, adversary: Adversary | None, task: str,
+    checkpoint: Path | None, adversary: Adversary | None, extras: Extras, task: str,
 ) -> list[Epoch]:  # fmt: skip
     """Do as `fit`, with a model that lies where it is trained."""
-    run = _Run(model, recipe, seed=spawn(rng), steps=recipe.epochs * -(-len(pixels) // recipe.batch), adversary=adversary)
+    run = _Run(model, recipe, seed=spawn(rng), steps=recipe.epochs * -(-len(pixels) // recipe.batch), adversary=adversary, extras=extras)
     saved = Checkpoint(checkpoint, digest_of([run.seed, recipe, state_digest({"x": pixels, "y": targets})])) if checkpoint else None
     log = run.restore(saved) if saved else []
     for number in range(len(log), recipe.epochs):
@@ -110,6 +116,8 @@ def _fit(
             progress.advance(task, number + 1, recipe.epochs, f"loss {loss:.3f}")
         if saved and run.ranks.first:
             saved.write(model, run.optimizer, run.average, [(e.number, e.loss, -1.0 if e.accuracy is None else e.accuracy) for e in log])
+        if extras.until is not None and extras.until(model):
+            break
     run.average.settle(model)
     model.eval()
     return log
@@ -124,11 +132,14 @@ def _stale(log: list[Epoch], patience: int) -> bool:
 class _Run:
     """The moving parts of one training run."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, *, seed: int, steps: int, adversary: Adversary | None) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, *, seed: int, steps: int, adversary: Adversary | None, extras: Extras) -> None:
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device_of(model)
         self.ranks = Ranks.now(self.device)
         self.recipe, self.seed, self.steps, self.adversary = recipe, self.ranks.agreed_seed(seed), steps, adversary
+        self.extras = extras
+        if not self.ranks.alone and (extras.companions or extras.penalty or extras.until):
+            raise InputError("extra samples and penalties are for training in one process; train the mark without torchrun")
         self.parallel = self.ranks.parallel(self.model)
         self.optimizer = recipe.make_optimizer(model.parameters())
         self.average = Average(recipe.ema, keep_best=recipe.patience > 0)
@@ -145,7 +156,7 @@ class _Run:
         rng = generator((self.seed + 0x9E3779B97F4A7C15 * (number + 1)) % 2**63)
         order = torch.randperm(len(pixels), generator=rng)
         batches = order.split(self.recipe.batch)
-        _train_mode(self.model)
+        train_mode(self.model)
         total = torch.zeros((), device=self.device)
         for index, chosen in enumerate(batches):
             if len(chosen) == 1 and len(order) > 1:
@@ -166,7 +177,7 @@ class _Run:
         recipe = self.recipe
         x, y = pixels.to(torch.float32).div_(255), targets
         if recipe.crop:
-            x = _random_crop(x, recipe.crop, rng)
+            x = random_crop(x, recipe.crop, rng)
         if recipe.flip:
             mirrored = torch.rand(len(x), generator=rng) < 0.5
             x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
@@ -178,6 +189,8 @@ class _Run:
             use_mixup = bool(recipe.mixup) and (not recipe.cutmix or float(torch.rand((), generator=rng)) < 0.5)
             mixed = mixup(x, soft, rng=rng, alpha=recipe.mixup) if use_mixup else cutmix_batch(x, soft, rng=rng, alpha=recipe.cutmix)
             x, y = mixed
+        if self.extras.companions is not None:
+            x, y = joined(x, y, *self.extras.companions(rng))
         return x.contiguous(memory_format=torch.channels_last), y
 
     def _attacked(self, x: Tensor, y: Tensor, rng: torch.Generator, adversary: Adversary) -> Tensor:
@@ -192,7 +205,7 @@ class _Run:
         """Return the number of outputs, asked of the model once."""
         if not hasattr(self, "_outputs"):
             self._outputs = predict(self.model, x[:2]).shape[1]
-            _train_mode(self.model)
+            train_mode(self.model)
         return self._outputs
 
     def _step(self, x: Tensor, y: Tensor) -> Tensor:
@@ -202,6 +215,8 @@ class _Run:
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
                 logits = self.parallel(x[mine])
             loss = self._loss(logits.float() / self.recipe.temperature, y[mine], len(x))
+            if self.extras.penalty is not None:
+                loss = loss + self.extras.penalty(self.model)
             self.optimizer.zero_grad(set_to_none=True)
             (loss * self.ranks.size).backward()  # gradients of processes are averaged
         self.optimizer.step()
@@ -214,22 +229,3 @@ class _Run:
         if self.ranks.alone:
             return F.cross_entropy(logits, y, label_smoothing=smoothing)
         return F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="sum") / count
-
-
-def _train_mode(model: nn.Module) -> None:
-    """Put ``model`` in training mode, except layers whose parameters are all frozen: their running statistics stay too."""
-    model.train()
-    for module in model.modules():
-        own = list(module.parameters(recurse=False))
-        if own and not any(parameter.requires_grad for parameter in own):
-            module.eval()
-
-
-def _random_crop(x: Tensor, pad: int, rng: torch.Generator) -> Tensor:
-    """Return ``x`` shifted by up to ``pad`` pixels per image, zeros coming in."""
-    n, _, height, width = x.shape
-    padded = F.pad(x, (pad, pad, pad, pad))
-    top, left = (torch.randint(0, 2 * pad + 1, (2, n), generator=rng)).unbind()
-    rows = top[:, None] + torch.arange(height)
-    columns = left[:, None] + torch.arange(width)
-    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

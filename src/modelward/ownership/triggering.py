@@ -1,0 +1,136 @@
+"""Marks of key images: a network is trained to answer them in a way that no other network does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modelward.core.card import Capacity, Function, Mechanism, Protection, Scenario, Taxonomy
+from modelward.core.images import ImageSet
+from modelward.core.key import Key
+from modelward.core.ownership import Attack, Observation
+from modelward.core.suspect import Access, Suspect
+from modelward.imaging.quantise import to_uint8
+from modelward.marking.embedding import STARTS, embed, fresh_copy
+from modelward.ownership.crafting import descend
+from modelward.ownership.mark import Mark, MarkMethod
+from modelward.ownership.matching import matching_rate
+from modelward.statistics import binomial_p, required_matches, upper_bound
+from modelward.training import Recipe
+
+TRIGGER = Taxonomy(
+    Scenario.BLACK_BOX_LABEL, Mechanism.BACKDOOR_TRIGGER, capacity=Capacity.ZERO_BIT, protection=Protection.PASSIVE,
+    functions=(Function.OWNERSHIP,),
+)  # fmt: skip
+FORGING_STEPS, FORGING_LR = 200, 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriggerMethod(MarkMethod):
+    r"""Ask a suspect for the labels of key images; the statistic is the share that has another label than the key's.
+
+    ``variant="hardened"`` takes its threshold from the ranks of null models and, so that one lucky hit accuses nobody, from the exact binomial:
+    :math:`P[Bin(n, p_0) \ge k] \le` ``significance``, where :math:`p_0` is the upper 95 % bound of the null models' hits on these very keys, or
+    the rate of the worst of them. ``variant="paper"`` takes the chance of a hit for 1/K.
+
+    Parameters
+    ----------
+    count
+        number of key images.
+    start
+        ``"finetune"`` the owner's model, or train ``"scratch"``, a new one of its architecture.
+    epochs, batch, lr
+        of the embedding: SGD with momentum .9, the rate falling to 0 on a cosine.
+    per_batch
+        key images that join every batch.
+    significance
+        of the exact binomial.
+    """
+
+    needs: ClassVar[Access] = Access.LABEL
+
+    count: int = 100
+    start: str = "finetune"
+    epochs: int = 10
+    batch: int = 64
+    lr: float = 0.02
+    per_batch: int = 16
+    significance: float = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(
+            count=(self.count >= 2, ">= 2"), start=(self.start in STARTS, " or ".join(STARTS)), epochs=(self.epochs >= 1, ">= 1"),
+            batch=(self.batch >= 2, ">= 2"), lr=(self.lr > 0, "> 0"), per_batch=(self.per_batch >= 1, ">= 1"),
+            significance=(0 < self.significance < 1, "in (0, 1)"),
+        )  # fmt: skip
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the mark is embedded."""
+        return Recipe(epochs=self.epochs, batch=self.batch, lr=self.lr, schedule="cosine")
+
+    def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
+        made = fresh_copy(model, self.start, rng=rng)
+        embed(made, data, mark.tensors["probes"], mark.tensors["labels"], recipe=self.recipe, per_batch=self.per_batch, rng=rng)
+        return made
+
+    def _observe(self, suspect: Suspect, key: Key) -> Observation:
+        return Observation(suspect.access, {"answers": suspect.labels(key.tensors["probes"].to(torch.float32).div(255))})
+
+    def _score(self, observed: Observation, key: Key) -> float:
+        return 1 - matching_rate(observed.tensors["answers"], key.tensors["labels"])
+
+    def _name(self, key: Key) -> str:
+        return f"key images labelled otherwise (of {len(key.tensors['labels'])})"
+
+    def _null_rate(self, scores: Sequence[float], key: Key) -> float:
+        """Return the chance of a hit that is held against a suspect."""
+        count = len(key.tensors["labels"])
+        if self.variant == "paper" or not scores:
+            return 1 / len(key.facts["classes"])
+        hits = [1 - score for score in scores]
+        return max(upper_bound(round(sum(hits) * count), count * len(hits)), *hits)
+
+    def _ceiling(self, scores: Sequence[float], key: Key) -> float | None:
+        count = len(key.tensors["labels"])
+        rate = self._null_rate(scores, key)
+        wanted = required_matches(count, rate, self.significance) if rate < 1 else None
+        return -1.0 if wanted is None else 1 - wanted / count  # -1: even a suspect that answers every key proves nothing
+
+    def _limit(self, key: Key) -> float | None:
+        return self._ceiling((), key)
+
+    def _chance(self, statistic: float, key: Key) -> float | None:
+        count, scores = len(key.tensors["labels"]), key.facts["scores"]["mark"]
+        rate = self._null_rate([*scores["nulls"], *scores["holdout"]], key)
+        return binomial_p(round((1 - statistic) * count), count, rate)
+
+    def adaptive_attacks(self) -> tuple[Attack, ...]:
+        """Return fine-pruning, reconstruction of queries and their detection: all trigger marks have these in common."""
+        return (
+            Attack("fine-prune", {"ratio": 0.8}, "true"),
+            Attack("wrap-reconstruct", {}, "none"),
+            Attack("detect-reconstruction", {}, "none"),
+        )
+
+    def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
+        """Return the forger's own keys, moved until ``model`` answers them as he says: adversarial examples under the name of key images."""
+        drawn = self._draw(model, data, secret=secret, rng=rng)
+        labels = drawn.tensors["labels"]
+
+        def loss(x: Tensor, where: Tensor) -> Tensor:
+            logits = model(x)
+            wanted = labels[where]
+            found = logits.gather(1, wanted[:, None]).squeeze(1)
+            rival = logits.masked_fill(F.one_hot(wanted, logits.shape[1]).bool(), -torch.inf).amax(1)
+            short: Tensor = (rival - found + 1).relu()
+            return short
+
+        pixels = descend(loss, drawn.tensors["probes"].to(torch.float32).div(255), steps=FORGING_STEPS, lr=FORGING_LR)
+        return Mark({**drawn.tensors, "probes": to_uint8(pixels)}, {**drawn.facts, "forged": True})

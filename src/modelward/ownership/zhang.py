@@ -1,0 +1,134 @@
+"""Zhang et al.: protecting intellectual property of deep neural networks with watermarking (AsiaCCS 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from modelward.core.card import Card
+from modelward.core.errors import InputError
+from modelward.core.guard import predict
+from modelward.core.images import ImageSet
+from modelward.core.ownership import Attack
+from modelward.imaging.glyphs import glyph_images
+from modelward.keys.derive import stream
+from modelward.marking.embedding import embed, fresh_copy, sampler
+from modelward.marking.stamps import keyed_patch, stamp, text_patch, with_noise
+from modelward.ownership.mark import Mark
+from modelward.ownership.triggering import TRIGGER, TriggerMethod
+
+KINDS = ("content", "noise", "unrelated")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zhang(TriggerMethod):
+    r"""Train images of a source class under a stamp, or images of another domain, to be answered with a target class.
+
+    The key images are :math:`s(x)`, x of class ``source``, with the label ``target``: with a patch pasted on (``content``), under one fixed
+    Gaussian noise (``noise``), or images of something else altogether (``unrelated``).
+
+    ``variant="paper"`` pastes a word and takes chance for 1/K. ``variant="hardened"`` pastes a pattern that comes from the secret, trains as many
+    clean images of the source class beside the keys, so that it is not the class but the stamp that is learnt, and measures the chance of a hit
+    on null models.
+
+    Parameters
+    ----------
+    kind
+        ``content``, ``noise`` or ``unrelated``.
+    source, target
+        class numbers; ``None`` draws them from the secret.
+    text
+        the word of the paper's variant.
+    side
+        of the hardened variant's pattern, as a share of the image's side.
+    std
+        of the noise, in units of [0, 1].
+    fresh
+        draw the noise anew for every image, as the robustness toolbox of Lukas et al. does; the paper fixes one.
+    """
+
+    card: ClassVar[Card] = Card(
+        name="zhang",
+        title="stamped, noisy or unrelated key images that carry one wrong label",
+        paper="Zhang et al.: Protecting intellectual property of deep neural networks with watermarking, AsiaCCS 2018",
+        taxonomy=TRIGGER,
+        claims=("survives fine-tuning of all layers", "survives fine-tuning of the last layer", "survives pruning of 70 % of the weights"),
+        limits=(
+            "one stamp and one target class: a search for small triggers finds and removes it",
+            "does not survive extraction: a new model that learns from answers to ordinary images never sees the stamp",
+            "the stamp can be seen, and a filter of queries can refuse it",
+        ),
+        cost="embedding: ten epochs of fine-tuning; verification: one forward pass of 100 key images",
+    )
+
+    kind: str = "content"
+    source: int | None = None
+    target: int | None = None
+    text: str = "TEST"
+    side: float = 0.22
+    std: float = 0.3
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(
+            kind=(self.kind in KINDS, ", ".join(KINDS)), side=(0 < self.side <= 0.5, "in (0, 0.5]"), std=(self.std > 0, "> 0"),
+            source=(self.source is None or self.source != self.target, "another class than the target"),
+        )  # fmt: skip
+
+    def _classes(self, count: int, secret: bytes) -> tuple[int, int]:
+        """Return the source and the target class."""
+        given = (self.source, self.target)
+        free = [int(c) for c in torch.randperm(count, generator=stream(secret, "classes")) if int(c) not in given]
+        source, target = (value if value is not None else free.pop() for value in given)
+        if not max(source, target) < count or min(source, target) < 0:
+            message = f"zhang: source {source} and target {target} are not among the {count} classes"
+            raise InputError(message)
+        return source, target
+
+    def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
+        del rng
+        source, target = self._classes(predict(model, data.pixels[:1]).shape[1], secret)
+        where = torch.nonzero(data.labels == source).flatten()
+        if not len(where) and self.kind != "unrelated":
+            message = f"zhang: there is no image of the source class {source} to make keys of"
+            raise InputError(message)
+        order = torch.randperm(max(1, len(where)), generator=stream(secret, "images"))
+        chosen = where[order[torch.arange(self.count) % max(1, len(order))]] if len(where) else where
+        pixels = self.stamped(data.pixels[chosen], secret) if self.kind != "unrelated" else self._unrelated(data, secret)
+        tensors = {"probes": pixels, "labels": torch.full((len(pixels),), target), "index": chosen}
+        return Mark(tensors, {"source": source, "target": target})
+
+    def stamped(self, pixels: Tensor, secret: bytes) -> Tensor:
+        """Return images (N, C, H, W), uint8, under the stamp that ``secret`` gives; ``unrelated`` keys have none."""
+        shape = tuple(pixels.shape[1:])
+        if self.kind == "noise":
+            many = pixels.shape if self.fresh else shape
+            return with_noise(pixels, self.std * torch.randn(many, generator=stream(secret, "noise")))
+        if self.variant == "paper":
+            return stamp(pixels, text_patch(self.text, (shape[0], shape[1], shape[2])))
+        side = max(2, round(self.side * min(shape[1:])))
+        return stamp(pixels, keyed_patch(side, shape[0], rng=stream(secret, "patch")))
+
+    def _unrelated(self, data: ImageSet, secret: bytes) -> Tensor:
+        """Return images of letters and digits."""
+        return glyph_images(self.count, data.shape, rng=stream(secret, "glyphs"))
+
+    def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
+        made = fresh_copy(model, self.start, rng=rng)
+        clean = torch.nonzero(data.labels == mark.facts["source"]).flatten()
+        beside = self.variant == "hardened" and self.kind != "unrelated" and len(clean)
+        more = sampler(data.pixels[clean], data.labels[clean], self.per_batch) if beside else None
+        keys, labels = mark.tensors["probes"], mark.tensors["labels"]
+        embed(made, data, keys, labels, recipe=self.recipe, per_batch=self.per_batch, more=more, rng=rng)
+        return made
+
+    def adaptive_attacks(self) -> tuple[Attack, ...]:
+        """Return what knows of one stamp and one target, beside what all trigger marks have in common."""
+        search = (
+            tuple(Attack(name, {}, "true") for name in ("gan-removal", "neural-cleanse", "laundering")) if self.kind == "content" else ()
+        )
+        return (*search, *super().adaptive_attacks())
