@@ -237,6 +237,7 @@ __all__ = [
     "WrapReconstruct",
     "WrapRound",
     "WrapSqueeze",
+    "Zhang",
     "__version__",
     "audit",
     "battery",
