@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 
 from modelward._version import __version__
+from modelward.core.canonical import digest_of
 from modelward.core.errors import FormatError
+from modelward.core.guard import state_digest
 from modelward.core.key import Key
 from modelward.io.age import Secret
 from modelward.io.container import read_mw, write_mw
@@ -20,6 +22,19 @@ def write_key(path: Path | str, key: Key, *, passphrase: Secret | None = None) -
     }  # fmt: skip
     arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in key.tensors.items()}
     write_mw(Path(path), header, arrays, passphrase=passphrase)
+
+
+def key_digest(key: Key) -> str:
+    """Return the SHA-256 of what is in a key: its facts and its arrays, whichever version wrote the file and however it is encrypted.
+
+    Examples
+    --------
+    >>> one, other = (Key("sac", "hardened", "00" * 32, {"n": 1}, {"probes": torch.full((2,), value)}) for value in (0, 1))
+    >>> key_digest(one) == key_digest(other)
+    False
+    """
+    content = {"method": key.method, "variant": key.variant, "model_digest": key.model_digest, "facts": dict(key.facts)}
+    return digest_of(content | {"tensors": state_digest(dict(key.tensors))})
 
 
 def read_key(path: Path | str, *, passphrase: Secret | None = None) -> Key:

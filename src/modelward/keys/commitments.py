@@ -1,0 +1,217 @@
+"""Commitments: a digest that fixes a key before a dispute, and what says when it was fixed."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cryptography import x509
+
+from modelward.core.canonical import digest_bytes
+from modelward.core.commitment import Commitment
+from modelward.core.errors import FormatError, InputError, UsageError
+from modelward.io.documents import texts
+from modelward.io.timestamps import Stamp, stamp_request, verified_stamp
+
+SCHEMA = "modelward/commitment"
+OPENING = "modelward/opening"
+VERSION = 1
+NONCE = 32
+_UNCHECKED = "its time stamp was not checked: pass the authority's root certificate with --tsa-root"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What stays with the owner: the digest of the key's content and a nonce. Whoever has it can check the commitment, nobody else can guess it.
+
+    Examples
+    --------
+    >>> opening = Opening.fresh("00" * 32)
+    >>> opening.digest == digest_bytes(opening.message), Opening.of(opening.document(), "o.json") == opening
+    (True, True)
+    """
+
+    key_digest: str
+    nonce: str
+
+    @classmethod
+    def fresh(cls, key_digest: str) -> Opening:
+        """Return an opening with a new nonce of 32 random bytes."""
+        return cls(key_digest, secrets.token_hex(NONCE))
+
+    @classmethod
+    def of(cls, document: dict[str, Any], name: str) -> Opening:
+        """Read an opening back; raises `FormatError` when it is none."""
+        made = cls(*texts(document, "key_digest", "nonce", name=name))
+        _require_digits(name, made.key_digest, made.nonce)
+        return made
+
+    @property
+    def message(self) -> bytes:
+        """The bytes that the commitment is the SHA-256 of."""
+        return f"modelward commitment 1\n{self.key_digest}\n{self.nonce}\n".encode()
+
+    @property
+    def digest(self) -> str:
+        """The commitment: what may be published."""
+        return digest_bytes(self.message)
+
+    @property
+    def request(self) -> bytes:
+        """An RFC 3161 request for a time stamp on the commitment (DER)."""
+        return stamp_request(self.message)
+
+    def document(self) -> dict[str, Any]:
+        """Return the opening as its file holds it."""
+        return {"schema": OPENING, "version": VERSION, "key_digest": self.key_digest, "nonce": self.nonce}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What may be published of a commitment, with what dates it: tokens of time-stamping authorities, a place of publication, both or neither.
+
+    Parameters
+    ----------
+    digest
+        the commitment, SHA-256 in hex.
+    made
+        the owner's own clock, ISO 8601: it proves nothing.
+    token
+        an RFC 3161 reply (DER).
+    publication, published
+        where it was published, in words that let a reader find it, and on which day, as the owner says.
+
+    Examples
+    --------
+    >>> record = Record("00" * 32, "2020-01-01T00:00:00+00:00", publication="Gazette 12/2019, page 3", published="2019-12-01")
+    >>> Record.of(record.document(), "c.json") == record, record.commitment()[0].kind
+    (True, 'publication')
+    """
+
+    digest: str
+    made: str
+    token: bytes | None = None
+    publication: str | None = None
+    published: str | None = None
+
+    @classmethod
+    def fresh(cls, opening: Opening) -> Record:
+        """Return the record of a new commitment: undated."""
+        return cls(opening.digest, dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+
+    @classmethod
+    def of(cls, document: dict[str, Any], name: str) -> Record:
+        """Read a record back; raises `FormatError` when it is none."""
+        digest, made = texts(document, "digest", "made", name=name)
+        _require_digits(name, digest)
+        given = {field: document[field] for field in ("token", "publication", "published") if document.get(field) is not None}
+        texts(given, *given, name=name)
+        try:
+            token = base64.b64decode(given["token"], validate=True) if "token" in given else None
+            published = dt.date.fromisoformat(given["published"]).isoformat() if "published" in given else None
+        except ValueError as error:
+            message = f"{name} is damaged or was altered: {error}"
+            raise FormatError(message) from error
+        return cls(digest, made, token, given.get("publication"), published)
+
+    def document(self) -> dict[str, Any]:
+        """Return the record as its file holds it."""
+        token = None if self.token is None else base64.b64encode(self.token).decode()
+        return {
+            "schema": SCHEMA, "version": VERSION, "digest": self.digest, "made": self.made, "token": token,
+            "publication": self.publication, "published": self.published,
+        }  # fmt: skip
+
+    def stamped(self, token: bytes, roots: Sequence[x509.Certificate] = ()) -> Record:
+        """Return the record with a token; with ``roots`` a token that does not hold is refused with `FormatError`."""
+        if roots:
+            self._stamp(token, roots)
+        return replace(self, token=token)
+
+    def _stamp(self, token: bytes, roots: Sequence[x509.Certificate]) -> Stamp:
+        """Return what a token says of this commitment."""
+        return verified_stamp(token, bytes.fromhex(self.digest), list(roots))
+
+    def commitment(self, roots: Sequence[x509.Certificate] = (), released: str | None = None) -> tuple[Commitment, tuple[str, ...]]:
+        """Return what the record is worth, and what is to be said of that.
+
+        Parameters
+        ----------
+        roots
+            certificates of the authorities that the reader trusts; without them no token counts.
+        released
+            the day (ISO 8601) on which the suspect was known to be out: what is dated after the day before it does not count.
+
+        Raises
+        ------
+        FormatError
+            for a token that does not hold.
+        """
+        candidates = list[Commitment]()
+        notes = list[str]()
+        if self.token is not None and roots:
+            stamp = self._stamp(self.token, roots)
+            candidates.append(Commitment(self.digest, "rfc3161", stamp.time, stamp.authority))
+        elif self.token is not None:
+            notes.append(f"The commitment counts for nothing by {_UNCHECKED}.")
+        if self.publication:
+            candidates.append(Commitment(self.digest, "publication", self.published, self.publication))
+            notes.append("The publication of the commitment is as claimed: look it up before you believe it.")
+        for candidate in candidates:
+            late = _late(candidate, released)
+            if late is None:
+                return candidate, (*notes, *([] if released else [_UNKNOWN_RELEASE]))
+            notes.append(late)
+        if not candidates and self.token is None:
+            notes.append("The commitment is undated: neither a time stamp nor a publication says when it was made.")
+        return Commitment(self.digest), tuple(notes)
+
+
+_UNKNOWN_RELEASE = "The commitment was not compared with the day on which the suspect came out: pass it with --released."
+
+
+def _late(commitment: Commitment, released: str | None) -> str | None:
+    """Return why a date does not count, or ``None``."""
+    time = None if commitment.time is None else dt.date.fromisoformat(commitment.time[:10])
+    if time is not None and time > dt.datetime.now(dt.UTC).date():
+        return f"The commitment of {time} ({commitment.where}) does not count: that day is still to come."
+    if released is None:
+        return None
+    if time is None:
+        return f"The commitment ({commitment.where}) does not count: it has no date to compare with the suspect's release on {released}."
+    if time >= dt.date.fromisoformat(released):
+        return f"The commitment of {time} ({commitment.where}) does not count: the suspect was out on {released} already."
+    return None
+
+
+def _require_digits(name: str, *values: str) -> None:
+    """Raise `FormatError` unless every value is 32 bytes in hex."""
+    if not all(len(value) == 2 * NONCE and set(value) <= set("0123456789abcdef") for value in values):
+        message = f"{name} is damaged or was altered: digests and nonces have {2 * NONCE} hexadecimal digits"
+        raise FormatError(message)
+
+
+def opened(record: Record, opening: Opening, key_digest: str) -> Record:
+    """Return ``record`` once ``opening`` leads from it to the key.
+
+    Raises
+    ------
+    InputError
+        when the opening is not that of the commitment, or the commitment is to another key.
+    """
+    if opening.digest != record.digest:
+        raise InputError("the opening is not that of this commitment: their digests differ")
+    if opening.key_digest != key_digest:
+        raise InputError("the commitment is to another key: what was fixed is not what is in this one")
+    return record
+
+
+def require_publication(text: str | None) -> str | None:
+    """Return a place of publication that a reader can find; raises `UsageError` for a few letters."""
+    if text is not None and (len(text.strip()) < 8 or len(text) > 500 or not text.isprintable()):
+        raise UsageError("--publication says in 8 to 500 characters where the commitment can be looked up")
+    return text
