@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from modelward.attacks.evasion.descent import margins
+from modelward.attacks.evasion.descent import leaf_of, margins
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.errors import UsageError
 from modelward.core.families import MinimumNormMethod
@@ -188,9 +188,15 @@ class CarliniWagner(MinimumNormMethod):
 
     def _pull(self, model: nn.Module, image: Tensor, run: Descent) -> tuple[Tensor, Tensor]:
         """Return the gradient of c * hinge with respect to the images, and the leads (N,)."""
-        leaf = image.requires_grad_()
+        leaf = leaf_of(image)
         with torch.enable_grad():
-            lead = self._lead(model(leaf).float(), run.y)
-            (grad,) = torch.autograd.grad((run.c * (self.confidence - lead).clamp_min(0)).sum(), leaf)
-        image.requires_grad_(False)
-        return grad, lead.detach()
+            logits = model(leaf)
+        plain, y = logits.detach().float(), run.y[:, None]
+        best, other = plain.scatter(1, y, -torch.inf).max(1)
+        margin = best - plain.gather(1, y).squeeze(1)
+        lead = -margin if self.targeted else margin
+        # the slope of the hinge in the logits, written down: a graph for it would cost more than a small net's last layer
+        slope = (run.c * (lead <= self.confidence) * (1 if self.targeted else -1))[:, None]
+        pull = torch.zeros_like(plain).scatter_(1, other[:, None], slope).scatter_(1, y, -slope)
+        (grad,) = torch.autograd.grad(logits, leaf, pull.to(logits.dtype))
+        return grad, lead

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from modelward.attacks.evasion.descent import flag_blind, fooled
+from modelward.attacks.evasion.descent import flag_blind, fooled, leaf_of
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.errors import UsageError
 from modelward.core.families import MinimumNormMethod
@@ -73,7 +73,7 @@ class DeepFool(MinimumNormMethod):
         active, x_adv = torch.arange(len(x)), x.contiguous(memory_format=torch.channels_last)
         blind = torch.zeros(len(x), dtype=torch.bool)
         for step in range(self.steps + 1):
-            leaf = x_adv.detach().requires_grad_()
+            leaf = leaf_of(x_adv)
             with torch.enable_grad():
                 logits = model(leaf).float()
             require_labels(y[active], len(logits), logits.shape[1])
@@ -101,18 +101,17 @@ class DeepFool(MinimumNormMethod):
         else:
             count = classes - 1 if self.candidates is None else min(self.candidates, classes) - 1
             start, others = y, plain.scatter(1, y[:, None], -torch.inf).topk(count, dim=1).indices
-        nearest = torch.full((len(leaf), 1, 1, 1), torch.inf)
-        move = torch.zeros_like(leaf)
+        order, leads = 2 if self.norm == "l2" else 1, plain.gather(1, others) - plain.gather(1, start[:, None])
+        grads = []
         for number, other in enumerate(others.T):
-            with torch.enable_grad():
-                lead = (logits.gather(1, other[:, None]) - logits.gather(1, start[:, None])).squeeze(1)
-                (grad,) = torch.autograd.grad(lead.sum(), leaf, retain_graph=number + 1 < others.shape[1])
-            if mask is not None:
-                grad = grad * mask
-            size = (grad * grad if self.norm == "l2" else grad.abs()).sum((1, 2, 3), keepdim=True)
-            gap = lead.detach().abs().add_(1e-4).view(-1, 1, 1, 1)
-            away = torch.where(size > 0, gap / (size.sqrt() if self.norm == "l2" else size), torch.inf)
-            step = gap / size.clamp_min(1e-30) * (grad if self.norm == "l2" else grad.sign())
-            move = torch.where(away < nearest, step, move)
-            nearest = torch.minimum(nearest, away)
-        return move, nearest.isfinite().view(-1)
+            lead = torch.zeros_like(plain).scatter_(1, other[:, None], 1).scatter_(1, start[:, None], -1)
+            (grad,) = torch.autograd.grad(logits, leaf, lead, retain_graph=number + 1 < others.shape[1])
+            grads.append(grad if mask is None else grad * mask)
+        if not grads:  # a single class has no boundary
+            return torch.zeros_like(leaf), torch.zeros(len(leaf), dtype=torch.bool)
+        sizes = torch.stack([torch.linalg.vector_norm(grad, order, dim=(1, 2, 3)) for grad in grads], 1)
+        gaps = leads.abs().add_(1e-4)
+        nearest, which = torch.where(sizes > 0, gaps / sizes, torch.inf).min(1)
+        gap, size = (found.gather(1, which[:, None]).view(-1, 1, 1, 1) for found in (gaps, sizes.clamp_min(1e-15)))
+        grad = torch.stack(grads)[which, torch.arange(len(leaf))]
+        return gap / size * (grad / size if self.norm == "l2" else grad.sign()), nearest.isfinite()

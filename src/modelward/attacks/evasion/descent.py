@@ -84,6 +84,24 @@ def fooled(logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
     return hit if targeted else ~hit
 
 
+def leaf_of(x: Tensor) -> Tensor:
+    """Return the images (N, C, H, W) as a leaf that wants a gradient, in the channels-last layout; it shares the memory of ``x`` if it can.
+
+    Grey images lie in both layouts at once, and convolutions take the slower one unless the strides name the other.
+
+    Examples
+    --------
+    >>> import torch
+    >>> leaf_of(torch.zeros(2, 1, 28, 28)).stride()
+    (784, 1, 28, 1)
+    """
+    leaf = x.detach().contiguous(memory_format=torch.channels_last)
+    _, channels, height, width = x.shape
+    if channels == 1:
+        leaf = leaf.as_strided(leaf.shape, (height * width, 1, width, 1))
+    return leaf.requires_grad_()
+
+
 def gradient(
     model: Callable[[Tensor], Tensor],
     x: Tensor,
