@@ -100,7 +100,7 @@ def _collected(answers: Answers, name: str, notes: Sequence[str] = (), extra: in
 
 def _classes(key: Key) -> tuple[str, ...]:
     """Return the class names that the key knows, or none."""
-    return tuple(map(str, key.facts.get("classes", ())))
+    return tuple(map(str, key.fact(list, "classes"))) if "classes" in key.facts else ()
 
 
 def known_classes(key: Key, name: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ SAME_LABEL = 0.95
 CALIBRATIONS = tuple(COPIES)
 
 
+@dataclass(frozen=True, eq=False)
+class Protected:
+    """What protecting a model gives: the model to publish, the key to keep, and whether the model is another one than before."""
+
+    model: nn.Module
+    key: Key
+    changed: bool
+
+
 def ownership(method: str, settings: dict[str, Any]) -> OwnershipMethod:
     """Return the ownership method called ``method``; raises `UsageError` for another family."""
     found = find(method).configured(settings)
@@ -63,9 +73,9 @@ def dry_run_enrol(question: Question, *, calibrate: str, store: Store, jobs: int
 
 def enrol(
     method: str, settings: dict[str, Any], question: Question, *, calibrate: str | None = None, nulls: Path | None = None, store: Store,
-    jobs: int | None = None,
-) -> Key:  # fmt: skip
-    """Return the key of a model.
+    jobs: int | None = None, secret: bytes | None = None,
+) -> Protected:  # fmt: skip
+    """Return the key of a model, and the model to publish.
 
     Parameters
     ----------
@@ -77,6 +87,8 @@ def enrol(
         train null models and validation thieves (cached): ``smoke``, ``quick`` or ``full``.
     nulls
         a folder of safetensors files of independent models instead. Without either the key is uncalibrated.
+    secret
+        what the mark is derived from; drawn when absent.
     """
     chosen = ownership(method, settings)
     ground = prepare(question, store)
@@ -92,7 +104,8 @@ def enrol(
         independent = [model for _, model in models_of(run, cells, store)]
         thieves = [model for _, model in models_of(run, validation, store)]
     rng = generator(cell_seed(ground, "enrol"))
-    _, key = chosen.protect(ground.loaded.model, ground.study.probes, nulls=independent, thieves=thieves, rng=rng)
+    data = ground.study.owner if chosen.marks else ground.study.probes
+    model, key = chosen.protect(ground.loaded.model, data, secret=secret, nulls=independent, thieves=thieves, rng=rng)
     facts = {
         **key.facts,
         "data": ground.splits.name,
@@ -101,7 +114,7 @@ def enrol(
         "calibrate": calibrate or "nulls" * bool(nulls),
         **_intake(ground),
     }
-    return Key(key.method, key.variant, key.model_digest, facts, key.tensors)
+    return Protected(model, Key(key.method, key.variant, key.model_digest, facts, key.tensors), changed=chosen.marks)
 
 
 def _intake(ground: Ground) -> dict[str, list[str]]:

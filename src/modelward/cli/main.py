@@ -16,11 +16,12 @@ from modelward._version import __version__
 from modelward.cli.attack_commands import attack, steal
 from modelward.cli.audit_commands import audit, reproduce
 from modelward.cli.doctor_command import doctor
-from modelward.cli.key_commands import key_show, probes, protect, verify
+from modelward.cli.key_commands import key_show, probes, verify
 from modelward.cli.list_commands import data_list, methods, models_list
 from modelward.cli.model_commands import models_get
 from modelward.cli.options import FLAG, invoked, with_options
 from modelward.cli.output import clean, emit, warn
+from modelward.cli.protect_command import protect
 from modelward.cli.store_commands import convert, store_clear, store_list
 from modelward.core.errors import ModelwardError
 
