@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
 
 from modelward.attacks.theft.finetune import BATTERY, WHITE_BOX
 from modelward.core.card import Card
@@ -17,6 +16,9 @@ from modelward.core.guard import predict, private_copy
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView, Labels
 from modelward.models.channels import Group, groups
+from modelward.models.renaming import by_channel, reorder, rescale
+
+__all__ = ["CHECKED", "PermuteNeurons", "Reparameterise", "RescaleNeurons", "by_channel"]
 
 CHECKED = 64
 
@@ -49,11 +51,6 @@ class Reparameterise(TheftMethod):
         """Change the weights around one group of neurons in place."""
 
 
-def by_channel(weight: Tensor, channels: int) -> Tensor:
-    """Return a view (O, C, columns a channel, ...) of the weights that read C channels."""
-    return weight.view(weight.shape[0], channels, -1, *weight.shape[2:])
-
-
 @dataclass(frozen=True, kw_only=True)
 class PermuteNeurons(Reparameterise):
     """Put the neurons of every hidden layer in a random order, residual streams as one.
@@ -74,14 +71,7 @@ class PermuteNeurons(Reparameterise):
     )
 
     def _change(self, group: Group, *, rng: torch.Generator) -> None:
-        order = torch.randperm(group.size, generator=rng)
-        for layer in group.writers:
-            for tensor in (*layer.parameters(), *layer.buffers()):
-                if tensor.ndim:
-                    tensor.copy_(tensor[order].clone())
-        for reader in group.readers:
-            columns = by_channel(reader.weight.contiguous(), group.size)
-            reader.weight.copy_(columns[:, order].reshape(reader.weight.shape))
+        reorder(group, torch.randperm(group.size, generator=rng))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,24 +107,4 @@ class RescaleNeurons(Reparameterise):
 
     def _change(self, group: Group, *, rng: torch.Generator) -> None:
         powers = torch.randint(-self.octaves, self.octaves + 1, (group.size,), generator=rng)
-        scale = torch.exp2(powers.float())
-        for norm in group.absorbers:  # a channel that hardly varies cannot shrink: its variance would be negative
-            variance = norm.running_var if norm.running_var is not None else torch.ones(group.size)
-            scale = torch.where(scale**2 * (variance + norm.eps) > norm.eps * 2, scale, 1.0)
-        for layer in group.writers:
-            _rows(layer, scale)
-        for reader in group.readers:
-            columns = by_channel(reader.weight.contiguous(), group.size)
-            reader.weight.copy_((columns / scale.view(1, -1, *[1] * (columns.ndim - 2))).reshape(reader.weight.shape))
-        for filtered in group.filters:
-            filtered.weight.div_(scale.view(-1, 1, 1, 1))
-        for norm in group.absorbers:
-            if norm.running_mean is not None and norm.running_var is not None:
-                norm.running_mean.mul_(scale)
-                norm.running_var.copy_(scale**2 * (norm.running_var + norm.eps) - norm.eps)
-
-
-def _rows(layer: nn.Module, scale: Tensor) -> None:
-    """Multiply the weights and biases that write each channel."""
-    for tensor in layer.parameters(recurse=False):
-        tensor.mul_(scale.view(-1, *[1] * (tensor.ndim - 1)))
+        rescale(group, torch.exp2(powers.float()))

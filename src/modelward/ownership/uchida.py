@@ -1,0 +1,146 @@
+"""Uchida et al.: embedding watermarks into deep neural networks (ICMR 2017, arXiv 1701.04082)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from modelward.core.card import Card
+from modelward.core.errors import InputError
+from modelward.core.images import ImageSet
+from modelward.core.key import Key
+from modelward.core.ownership import Observation
+from modelward.keys.derive import derive
+from modelward.marking.weights import KINDS, BitPenalty, filter_mean, find_layer, message_bits, projection, text_of
+from modelward.ownership.mark import Mark
+from modelward.ownership.weighing import PARAMETER, WeightMethod, secret_of, seed_tensor
+from modelward.statistics import binomial_p, required_matches, upper_bound
+from modelward.training.extras import Penalty
+
+TRIES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uchida(WeightMethod):
+    r"""Teach the signs of :math:`X w` to be the bits b of a message: :math:`E = E_0 + \lambda \sum_j BCE(\sigma((X w)_j), b_j)`.
+
+    w is the mean of one layer's filters, X a secret matrix; the statistic is the share of wrong bits, .5 for any other network.
+
+    For any network there are X and b that fit it. ``variant="hardened"`` draws X from the secret and the message, so that a key is these two and
+    a key that brings a matrix of its own is refused: a forger is left with trying secrets. ``variant="paper"`` takes X from the key as it is.
+
+    Parameters
+    ----------
+    bits
+        length of the message; at most half of the weights of a filter.
+    lam
+        lambda; .01 in the paper, whose training is hundreds of epochs long.
+    kind
+        of X: ``random``, ``direct``, ``diff`` or ``orthonormal``.
+    text
+        the message; bits that it leaves over are drawn from the secret.
+    significance
+        of the exact binomial over bits.
+    """
+
+    card: ClassVar[Card] = Card(
+        name="uchida",
+        title="message bits in the mean filter of one layer",
+        paper="Uchida, Nagai, Sakazawa, Satoh: Embedding watermarks into deep neural networks, ICMR 2017, arXiv 1701.04082",
+        taxonomy=PARAMETER,
+        claims=("survives fine-tuning of all layers", "survives pruning of 65 % of the weights", "does not cost accuracy"),
+        limits=(
+            "a key can be made for any network after the fact: only a dated commitment to it says whose model it is",
+            "a second mark of the same scheme, and shifted filters, can overwrite it",
+            "the layer's weights are spread more widely than in other networks: that can be seen",
+            "does not survive extraction: it lies in the weights, not in the answers",
+        ),
+        cost="embedding: eight epochs of fine-tuning; verification: reading one layer, no query",
+    )
+
+    bits: int = 64
+    lam: float = 0.05
+    kind: str = "random"
+    text: str = ""
+    significance: float = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(
+            bits=(self.bits >= 1, ">= 1"), lam=(self.lam >= 0, ">= 0"), kind=(self.kind in KINDS, ", ".join(KINDS)),
+            text=(8 * len(self.text.encode()) <= self.bits, f"at most {self.bits // 8} bytes for {self.bits} bits"),
+            significance=(0 < self.significance < 1, "in (0, 1)"),
+        )  # fmt: skip
+
+    def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
+        del data, rng
+        name, layer = find_layer(model, self.layer, bits=self.bits)
+        message = message_bits(self.text, self.bits, secret)
+        return Mark({"seed": seed_tensor(secret), "bits": message}, {"layer": name, "width": layer.weight[0].numel()})
+
+    def _matrix(self, tensors: dict[str, Tensor], width: int) -> Tensor:
+        """Return X: what secret and message give, or, in the paper's variant, what the key brings."""
+        if "matrix" in tensors and self.variant == "paper":
+            return tensors["matrix"]
+        if "matrix" in tensors:
+            raise InputError(
+                "this key brings a matrix of its own; X comes from the secret and the message, or anybody could claim any network"
+            )
+        message = "".join(map(str, tensors["bits"].tolist()))
+        return projection(secret_of(tensors), self.bits, width, self.kind, bound=message if self.variant == "hardened" else "")
+
+    def _penalty(self, mark: Mark) -> Penalty:
+        return BitPenalty(mark.facts["layer"], self._matrix(mark.tensors, mark.facts["width"]), mark.tensors["bits"], self.lam)
+
+    def message(self, suspect: nn.Module, key: Key) -> str:
+        """Return the text that a suspect's weights say under a key; what is no text shows as question marks."""
+        method = type(self)(**key.facts["settings"])
+        return text_of(method._bits(method.observe(suspect, key), key).tolist())  # noqa: SLF001
+
+    def _bits(self, observed: Observation, key: Key) -> Tensor:
+        """Return the bits that were read, bool (T,)."""
+        mean = observed.tensors["mean"]
+        return self._matrix(dict(key.tensors), len(mean)) @ mean >= 0
+
+    def _score(self, observed: Observation, key: Key) -> float:
+        return float((self._bits(observed, key) != key.tensors["bits"].bool()).double().mean())
+
+    def _name(self, key: Key) -> str:
+        return f"bit error rate (of {len(key.tensors['bits'])})"
+
+    def _ceiling(self, scores: Sequence[float], key: Key) -> float | None:
+        del key
+        right = round(sum(1 - score for score in scores) * self.bits)
+        rate = max(0.5, upper_bound(right, self.bits * len(scores))) if scores else 0.5
+        wanted = required_matches(self.bits, rate, self.significance)
+        return -1.0 if wanted is None else 1 - wanted / self.bits  # -1: so short a message proves nothing
+
+    def _limit(self, key: Key) -> float | None:
+        return self._ceiling((), key)
+
+    def _chance(self, statistic: float, key: Key) -> float | None:
+        del key
+        return binomial_p(round((1 - statistic) * self.bits), self.bits, 0.5)
+
+    def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
+        """Return a key for a network as it is: of the paper's variant X is solved for, of the hardened one the best of 1,000 secrets is taken."""
+        drawn = self._draw(model, data, secret=secret, rng=rng)
+        with torch.no_grad():
+            mean = filter_mean(model, drawn.facts["layer"])
+        if self.variant == "paper":
+            own, wanted = self._matrix(drawn.tensors, len(mean)), 2 * drawn.tensors["bits"].float() - 1
+            # the smallest change of a random X after which X w is +-|w|: least squares, which has a solution for every w
+            short = (wanted * mean.norm() - own @ mean) / mean.dot(mean)
+            return Mark({**drawn.tensors, "matrix": own + short[:, None] * mean}, {**drawn.facts, "forged": True})
+        best = min((self._tried(derive(secret, "try", str(index)), mean, drawn) for index in range(TRIES)), key=lambda pair: pair[0])[1]
+        return Mark(best.tensors, {**best.facts, "forged": True, "tries": TRIES})
+
+    def _tried(self, secret: bytes, mean: Tensor, drawn: Mark) -> tuple[int, Mark]:
+        """Return how many bits are wrong under one secret, and its mark."""
+        tensors = {"seed": seed_tensor(secret), "bits": message_bits(self.text, self.bits, secret)}
+        found = self._matrix(tensors, len(mean)) @ mean >= 0
+        return int((found != tensors["bits"].bool()).sum()), Mark(tensors, drawn.facts)

@@ -1,0 +1,114 @@
+"""Marks in the filter mean of one layer: how they are embedded, and how they are read from a suspect's weights."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from modelward.core.card import Capacity, Function, Mechanism, Protection, Scenario, Taxonomy
+from modelward.core.images import ImageSet
+from modelward.core.key import Key
+from modelward.core.ownership import Attack, Observation
+from modelward.core.rng import forked
+from modelward.core.suspect import Access, Suspect
+from modelward.marking.alignment import aligned
+from modelward.marking.embedding import STARTS, fresh_copy
+from modelward.marking.weights import filter_mean
+from modelward.ownership.mark import Mark, MarkMethod
+from modelward.training import Extras, Recipe, fit
+from modelward.training.extras import Penalty
+
+PARAMETER = Taxonomy(
+    Scenario.WHITE_BOX, Mechanism.PARAMETER, capacity=Capacity.MULTI_BIT, protection=Protection.PASSIVE, functions=(Function.OWNERSHIP,)
+)
+REFERENCE = "reference/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightMethod(MarkMethod):
+    r"""Teach the mean w of one layer's filters to give a message under a secret projection X, by a penalty beside the task's loss.
+
+    ``variant="hardened"`` keeps the published weights in the key and, before it reads a suspect, puts the suspect's neurons in their order and at
+    their scale: to rename or rescale neurons costs a thief nothing. ``variant="paper"`` reads the weights as they are.
+
+    Parameters
+    ----------
+    layer
+        name of a linear or convolutional layer; ``auto``: the hidden convolution with the longest filters, else such a linear layer.
+    start
+        ``"finetune"`` the owner's model, or train ``"scratch"``, a new one of its architecture.
+    epochs, batch, lr, optimizer
+        of the embedding; the rate falls to 0 on a cosine.
+    """
+
+    needs: ClassVar[Access] = Access.WEIGHTS
+
+    layer: str = "auto"
+    start: str = "finetune"
+    epochs: int = 8
+    batch: int = 64
+    lr: float = 0.02
+    optimizer: str = "sgd"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(
+            start=(self.start in STARTS, " or ".join(STARTS)), epochs=(self.epochs >= 1, ">= 1"), batch=(self.batch >= 2, ">= 2"),
+            lr=(self.lr > 0, "> 0"), optimizer=(self.optimizer in {"sgd", "adam"}, "sgd or adam"),
+        )  # fmt: skip
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the mark is embedded."""
+        return Recipe(epochs=self.epochs, batch=self.batch, lr=self.lr, optimizer=self.optimizer, schedule="cosine")
+
+    def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
+        made = fresh_copy(model, self.start, rng=rng)
+        with forked(rng):
+            fit(made, data.pixels, data.labels, self.recipe, rng=rng, extras=Extras(penalty=self._penalty(mark)), task=self.card.name)
+        return made
+
+    def _key(self, model: nn.Module, data: ImageSet, mark: Mark, nulls: Sequence[nn.Module]) -> Key:
+        if self.variant == "hardened":
+            kept = {REFERENCE + name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
+            mark = Mark({**mark.tensors, **kept}, mark.facts)
+        return super()._key(model, data, mark, nulls)
+
+    def _observe(self, suspect: Suspect, key: Key) -> Observation:
+        model = suspect.model
+        name, width = str(key.facts["layer"]), int(key.facts["width"])
+        filter_mean(model, name, width)  # a network without the layer is refused before anything is copied
+        reference = {found.removeprefix(REFERENCE): tensor for found, tensor in key.tensors.items() if found.startswith(REFERENCE)}
+        with torch.no_grad():
+            mean = filter_mean(aligned(model, reference) if reference else model, name, width)
+        return Observation(suspect.access, {"mean": mean.detach().cpu()})
+
+    def adaptive_attacks(self) -> tuple[Attack, ...]:
+        """Return a second mark of the same scheme, shifted filters, and what changes weights but no answer."""
+        return (
+            Attack("overwrite", {"method": self.card.name}, "stolen"),
+            Attack("weight-shift", {}, "true"),
+            Attack("permute", {}, "none"),
+            Attack("rescale", {}, "none"),
+            Attack("combined", {"steps": ["rescale", "permute", "ftal"]}, "stolen"),
+        )
+
+    @abstractmethod
+    def _penalty(self, mark: Mark) -> Penalty:
+        """Return what is added to the loss."""
+
+
+def secret_of(tensors: dict[str, Tensor] | Key) -> bytes:
+    """Return the secret that a key's projection is drawn from."""
+    held = tensors.tensors if isinstance(tensors, Key) else tensors
+    return bytes(held["seed"].tolist())
+
+
+def seed_tensor(secret: bytes) -> Tensor:
+    """Return a secret as a tensor of bytes, for a key."""
+    return torch.tensor(list(secret), dtype=torch.uint8)
