@@ -97,7 +97,7 @@ def verified_stamp(token: bytes, digest: bytes, roots: list[x509.Certificate]) -
         reply = client.decode_timestamp_response(token)
         info = reply.tst_info
         if info.message_imprint.hash_algorithm.dotted_string != _SHA256:
-            raise FormatError("the time stamp is not on a SHA-256 digest")
+            raise FormatError("the time stamp does not hold: it is not on a SHA-256 digest")
         builder = client.VerifierBuilder()
         for root in roots:
             builder = builder.add_root_certificate(root)

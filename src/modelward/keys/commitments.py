@@ -21,7 +21,9 @@ SCHEMA = "modelward/commitment"
 OPENING = "modelward/opening"
 VERSION = 1
 NONCE = 32
-_UNCHECKED = "its time stamp was not checked: pass the authority's root certificate with --tsa-root"
+_UNCHECKED = (
+    "The commitment counts for nothing by its time stamp, which was not checked: pass the authority's root certificate with --tsa-root."
+)
 
 
 @dataclass(frozen=True)
@@ -142,22 +144,20 @@ class Record:
         Parameters
         ----------
         roots
-            certificates of the authorities that the reader trusts; without them no token counts.
+            certificates of the authorities that the reader trusts; a token that they do not vouch for counts for nothing.
         released
             the day (ISO 8601) on which the suspect was known to be out: what is dated after the day before it does not count.
-
-        Raises
-        ------
-        FormatError
-            for a token that does not hold.
         """
         candidates = list[Commitment]()
         notes = list[str]()
         if self.token is not None and roots:
-            stamp = self._stamp(self.token, roots)
-            candidates.append(Commitment(self.digest, "rfc3161", stamp.time, stamp.authority))
+            try:
+                stamp = self._stamp(self.token, roots)
+                candidates.append(Commitment(self.digest, "rfc3161", stamp.time, stamp.authority))
+            except FormatError as error:
+                notes.append(f"The commitment counts for nothing by its time stamp: {error}.")
         elif self.token is not None:
-            notes.append(f"The commitment counts for nothing by {_UNCHECKED}.")
+            notes.append(_UNCHECKED)
         if self.publication:
             candidates.append(Commitment(self.digest, "publication", self.published, self.publication))
             notes.append("The publication of the commitment is as claimed: look it up before you believe it.")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from modelward._version import __version__
 from modelward.core.canonical import digest_of
@@ -12,16 +15,25 @@ from modelward.core.errors import FormatError
 from modelward.core.guard import state_digest
 from modelward.core.key import Key
 from modelward.io.age import Secret
-from modelward.io.container import read_mw, write_mw
+from modelward.io.container import pack, read_mw, unpack, write_mw
+
+
+def _content(key: Key) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
+    """Return a key as the header and the arrays of a container."""
+    header = {
+        "method": key.method, "variant": key.variant, "modelward": __version__, "model_digest": key.model_digest, "facts": dict(key.facts),
+    }  # fmt: skip
+    return header, {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in key.tensors.items()}
 
 
 def write_key(path: Path | str, key: Key, *, passphrase: Secret | None = None) -> None:
     """Write ``key`` to ``path`` (mode 0600), encrypted with age when a passphrase is given."""
-    header = {
-        "method": key.method, "variant": key.variant, "modelward": __version__, "model_digest": key.model_digest, "facts": dict(key.facts),
-    }  # fmt: skip
-    arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in key.tensors.items()}
-    write_mw(Path(path), header, arrays, passphrase=passphrase)
+    write_mw(Path(path), *_content(key), passphrase=passphrase)
+
+
+def pack_key(key: Key) -> bytes:
+    """Return the bytes of an unencrypted key file."""
+    return pack(*_content(key))
 
 
 def key_digest(key: Key) -> str:
@@ -45,13 +57,22 @@ def read_key(path: Path | str, *, passphrase: Secret | None = None) -> Key:
     FormatError, UnsafeFileError, UsageError
         as `modelward.io.container.read_mw` says.
     """
-    header, arrays = read_mw(Path(path), passphrase=passphrase)
-    missing = [name for name in ("method", "variant", "model_digest", "facts") if name not in header]
+    return _key(*read_mw(Path(path), passphrase=passphrase), Path(path).name)
+
+
+def unpack_key(data: bytes, name: str = "the key") -> Key:
+    """Return the key in the bytes of an unencrypted key file, checked as `read_key` does."""
+    return _key(*unpack(data, name), name)
+
+
+def _key(header: dict[str, Any], arrays: dict[str, NDArray[np.generic]], name: str) -> Key:
+    """Return the key in a container."""
+    missing = [field for field in ("method", "variant", "model_digest", "facts") if field not in header]
     if missing:
-        message = f"{Path(path).name} is no key: its header lacks {missing[0]!r}"
+        message = f"{name} is no key: its header lacks {missing[0]!r}"
         raise FormatError(message)
     if not isinstance(header["facts"], dict):
-        message = f"{Path(path).name} is no key: its facts are not a table"
+        message = f"{name} is no key: its facts are not a table"
         raise FormatError(message)
-    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    tensors = {part: torch.from_numpy(array.copy()) for part, array in arrays.items()}
     return Key(str(header["method"]), str(header["variant"]), str(header["model_digest"]), dict(header["facts"]), tensors)
