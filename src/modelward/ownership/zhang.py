@@ -31,8 +31,8 @@ class Zhang(TriggerMethod):
     Gaussian noise (``noise``), or images of something else altogether (``unrelated``).
 
     ``variant="paper"`` pastes a word and takes chance for 1/K. ``variant="hardened"`` pastes a pattern that comes from the secret, trains as many
-    clean images of the source class beside the keys, so that it is not the class but the stamp that is learnt, and measures the chance of a hit
-    on null models.
+    clean images of the source class beside the keys, so that it is not the class but the stamp that is learnt, gives unrelated images labels at
+    random (there are null models that see one class in all of them), and measures the chance of a hit on null models.
 
     Parameters
     ----------
@@ -91,7 +91,8 @@ class Zhang(TriggerMethod):
 
     def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         del rng
-        source, target = self._classes(predict(model, data.pixels[:1]).shape[1], secret)
+        classes = predict(model, data.pixels[:1]).shape[1]
+        source, target = self._classes(classes, secret)
         where = torch.nonzero(data.labels == source).flatten()
         if not len(where) and self.kind != "unrelated":
             message = f"zhang: there is no image of the source class {source} to make keys of"
@@ -99,8 +100,10 @@ class Zhang(TriggerMethod):
         order = torch.randperm(max(1, len(where)), generator=stream(secret, "images"))
         chosen = where[order[torch.arange(self.count) % max(1, len(order))]] if len(where) else where
         pixels = self.stamped(data.pixels[chosen], secret) if self.kind != "unrelated" else self._unrelated(data, secret)
-        tensors = {"probes": pixels, "labels": torch.full((len(pixels),), target), "index": chosen}
-        return Mark(tensors, {"source": source, "target": target})
+        labels = torch.full((len(pixels),), target)
+        if self.kind == "unrelated" and self.variant == "hardened":
+            labels = torch.arange(len(pixels))[torch.randperm(len(pixels), generator=stream(secret, "labels"))] % classes
+        return Mark({"probes": pixels, "labels": labels, "index": chosen}, {"source": source, "target": target})
 
     def stamped(self, pixels: Tensor, secret: bytes) -> Tensor:
         """Return images (N, C, H, W), uint8, under the stamp that ``secret`` gives; ``unrelated`` keys have none."""
