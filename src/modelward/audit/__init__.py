@@ -4,12 +4,13 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from modelward.audit.enrolment import Protected, dry_run_enrol, enrol, judge, write_probes
+from modelward.audit.enrolment import Protected, dry_run_enrol, enrol, write_probes
+from modelward.audit.judging import judge, observe
 from modelward.audit.question import Question
 from modelward.audit.run import Estimate, audit, dry_run
 from modelward.evaluation.store import Store
 
-__all__ = ["Estimate", "Protected", "Question", "audit", "dry_run", "dry_run_enrol", "enrol", "judge", "write_probes"]
+__all__ = ["Estimate", "Protected", "Question", "audit", "dry_run", "dry_run_enrol", "enrol", "judge", "observe", "write_probes"]
 
 
 class _Verb(ModuleType):

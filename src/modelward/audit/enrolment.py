@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from modelward.audit.doors import answered, named, probe_names, refuse_convention
+from modelward.audit.doors import probe_names
 from modelward.audit.question import Ground, Question, cell_seed, check_fit, prepare
 from modelward.audit.run import Estimate, estimate
 from modelward.audit.scope import COPIES
@@ -16,11 +16,8 @@ from modelward.core.canonical import canonical_json, digest_bytes
 from modelward.core.catalogue import find
 from modelward.core.errors import InputError, ModelwardError, UsageError
 from modelward.core.families import OwnershipMethod
-from modelward.core.guard import predict
 from modelward.core.key import Key
 from modelward.core.rng import generator
-from modelward.core.suspect import Suspect
-from modelward.core.verdict import Verdict
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine
 from modelward.evaluation.farm import theft_cell, thefts
@@ -28,11 +25,9 @@ from modelward.evaluation.store import Store
 from modelward.evaluation.work_clean import intake_checks
 from modelward.evaluation.zoo import models_of, null_cells
 from modelward.io.atomic import write_bytes
-from modelward.io.endpoint import Asking
 from modelward.io.images import png_bytes
-from modelward.models import Convention, load_model
+from modelward.models import load_model
 
-SAME_LABEL = 0.95
 CALIBRATIONS = tuple(COPIES)
 
 
@@ -138,62 +133,6 @@ def null_folder(folder: Path, ground: Ground) -> list[nn.Module]:
         check_fit(loaded, ground.splits)
         models.append(loaded.model)
     return models
-
-
-def judge(
-    suspect: Path | str, key: Key, arch: str | None = None, *, asking: Asking | None = None, convention: Convention | None = None
-) -> Verdict:
-    """Return the verdict on a suspect.
-
-    Parameters
-    ----------
-    suspect
-        a file: safetensors weights, ONNX, or ``answers.csv`` for the probe folder; as text, the address of a service, or a function as
-        ``package.module:function``.
-    arch
-        of weights: the architecture.
-    convention
-        of weights and ONNX: what the net expects of its images where that is not RGB in [0, 1].
-    asking
-        how a service is asked.
-    """
-    method = ownership(key.method, {})
-    probes = method.probes(key)
-    if isinstance(suspect, str):
-        refuse_convention(convention, "a service or a function")
-        return method.verify(named(suspect, probes, key, asking), key)
-    given = answered(suspect, probes, key, convention)
-    if given is not None:
-        return method.verify(given, key)
-    channels, height, width = probes.shape[1:]
-    loaded = load_model(suspect, arch, size=(height, width), like=(channels, height, width), convention=convention)
-    if loaded.model.channels != probes.shape[1]:
-        message = (
-            f"{suspect.name} takes {loaded.model.channels} channels, the key's probes have {probes.shape[1]}: it was made for other images"
-        )
-        raise InputError(message)
-    given = Suspect.of_model(loaded.model, name=suspect.name)
-    given.notes = _same_label(loaded.model, probes, key)
-    return method.verify(given, key)
-
-
-def _same_label(model: nn.Module, probes: Tensor, key: Key) -> tuple[str, ...]:
-    """Return what is odd about weights that give nearly every probe of many classes one label: read in a wrong convention, a copy would too."""
-    labels = key.tensors.get("labels")
-    mixed = labels is not None and len(labels) == len(probes) and _largest(labels) <= 0.5
-    share = _largest(predict(model, probes).argmax(1))
-    if share <= SAME_LABEL or not mixed:
-        return ()
-    told = (
-        f"The suspect gives {share:.0%} of the probes the same label: it may expect other images than RGB in [0, 1]; then this verdict says "
-        "nothing, ask again with --range, --channels, --mean and --std."
-    )
-    return (told,)
-
-
-def _largest(labels: Tensor) -> float:
-    """Return the share of the most frequent label."""
-    return float(labels.unique(return_counts=True)[1].max()) / len(labels)
 
 
 def write_probes(key: Key, folder: Path) -> int:

@@ -15,6 +15,7 @@ import torch
 from modelward._version import __version__
 from modelward.audit.committing import Committed
 from modelward.audit.enrolment import ownership
+from modelward.audit.judging import weigh
 from modelward.core.canonical import canonical_json, plain
 from modelward.core.errors import FormatError, ModelwardError, UnsafeFileError
 from modelward.core.key import Key
@@ -78,13 +79,6 @@ class Checked:
     notes: tuple[str, ...] = ()
 
 
-def verdict_with(method_name: str, observed: Observation, key: Key, committed: Committed | None) -> Verdict:
-    """Return the verdict on answers, with what a commitment to the key is worth among its caveats."""
-    commitment, notes = committed.worth() if committed is not None else (None, ())
-    verdict = ownership(method_name, {}).judge(observed, key, commitment=commitment)
-    return replace(verdict, caveats=(*verdict.caveats, *notes))
-
-
 def make_bundle(
     key: Key, observed: Observation, taken: Taken, signer: SigningKey, *, committed: Committed | None = None, seeds: Mapping[str, int] | None = None
 ) -> bytes:  # fmt: skip
@@ -113,7 +107,7 @@ def make_bundle(
             "access": observed.access.value, "queries": observed.queries, "notes": list(observed.notes),
             "answers": _text(dump_arrays({name: tensor.detach().cpu().contiguous().numpy() for name, tensor in observed.tensors.items()})),
         },
-        "verdict": asdict(verdict_with(key.method, observed, key, committed)),
+        "verdict": asdict(weigh(observed, key, committed)),
     }  # fmt: skip
     return seal(canonical_json(statement), signer)
 
@@ -146,10 +140,10 @@ def check_bundle(
     statement = parse_document(payload, SCHEMA, VERSION, name=name)
     try:
         key, observed, committed = _content(statement, name)
-        found = verdict_with(key.method, observed, key, committed)
+        found = weigh(observed, key, committed)
         _require_same(found, statement["verdict"], name)
         own = None if committed is None else replace(committed, roots=roots or committed.roots, released=released or committed.released)
-        verdict = verdict_with(key.method, observed, key, own)
+        verdict = weigh(observed, key, own)
         notes = _notes(statement, key, own, own_roots=bool(roots))
     except ModelwardError:
         raise
