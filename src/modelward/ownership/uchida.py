@@ -29,6 +29,7 @@ class Uchida(WeightMethod):
     r"""Teach the signs of :math:`X w` to be the bits b of a message: :math:`E = E_0 + \lambda \sum_j BCE(\sigma((X w)_j), b_j)`.
 
     w is the mean of one layer's filters, X a secret matrix; the statistic is the share of wrong bits, .5 for any other network.
+    ``variant="hardened"`` also takes a message whose bits are all inverted for the message: shifted filters do that.
 
     For any network there are X and b that fit it. ``variant="hardened"`` draws X from the secret and the message, so that a key is these two and
     a key that brings a matrix of its own is refused: a forger is left with trying secrets. ``variant="paper"`` takes X from the key as it is.
@@ -107,16 +108,22 @@ class Uchida(WeightMethod):
         return self._matrix(dict(key.tensors), len(mean)) @ mean >= 0
 
     def _score(self, observed: Observation, key: Key) -> float:
-        return float((self._bits(observed, key) != key.tensors["bits"].bool()).double().mean())
+        wrong = float((self._bits(observed, key) != key.tensors["bits"].bool()).double().mean())
+        return min(wrong, 1 - wrong) if self.variant == "hardened" else wrong
 
     def _name(self, key: Key) -> str:
-        return f"bit error rate (of {len(key.tensors['bits'])})"
+        return f"{'bit error rate, or that of all bits inverted' if self.variant == 'hardened' else 'bit error rate'} (of {len(key.tensors['bits'])})"
+
+    @property
+    def _sides(self) -> int:
+        """In how many ways a message may come out: as it is, or inverted."""
+        return 2 if self.variant == "hardened" else 1
 
     def _ceiling(self, scores: Sequence[float], key: Key) -> float | None:
         del key
         right = round(sum(1 - score for score in scores) * self.bits)
         rate = max(0.5, upper_bound(right, self.bits * len(scores))) if scores else 0.5
-        wanted = required_matches(self.bits, rate, self.significance)
+        wanted = required_matches(self.bits, rate, self.significance / self._sides)
         return -1.0 if wanted is None else 1 - wanted / self.bits  # -1: so short a message proves nothing
 
     def _limit(self, key: Key) -> float | None:
@@ -124,7 +131,7 @@ class Uchida(WeightMethod):
 
     def _chance(self, statistic: float, key: Key) -> float | None:
         del key
-        return binomial_p(round((1 - statistic) * self.bits), self.bits, 0.5)
+        return min(1.0, self._sides * binomial_p(round((1 - statistic) * self.bits), self.bits, 0.5))
 
     def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         """Return a key for a network as it is: of the paper's variant X is solved for, of the hardened one the best of 1,000 secrets is taken."""
