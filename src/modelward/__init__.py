@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         FinePrune,
         FoldNorm,
         KnockOff,
+        Overwrite,
         PermuteNeurons,
         Prune,
         PruneFinetune,
@@ -85,7 +86,7 @@ if TYPE_CHECKING:
     from modelward.models import Convention, build, load_model, save_model
     from modelward.models.embedded import embedded_model
     from modelward.models.pretrained import pretrained
-    from modelward.ownership import CAE, SAC, SACJC, IPGuard, Zhang
+    from modelward.ownership import CAE, SAC, SACJC, DeepMarks, IPGuard, Uchida, Zhang
     from modelward.training import Recipe, fit
 
 _HOMES = {
@@ -104,6 +105,7 @@ _HOMES = {
         "UniversalPerturbation",
     ),
     "modelward.attacks.theft": (
+        "Overwrite",
         "FTAL",
         "FTLL",
         "RTAL",
@@ -163,7 +165,7 @@ _HOMES = {
     "modelward.models": ("Convention", "build", "load_model", "save_model"),
     "modelward.models.embedded": ("embedded_model",),
     "modelward.models.pretrained": ("pretrained",),
-    "modelward.ownership": ("CAE", "SAC", "SACJC", "IPGuard", "Zhang"),
+    "modelward.ownership": ("DeepMarks", "Uchida", "CAE", "SAC", "SACJC", "IPGuard", "Zhang"),
     "modelward.training": ("Recipe", "fit"),
 }
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}
@@ -192,6 +194,7 @@ __all__ = [
     "Combined",
     "Convention",
     "DeepFool",
+    "DeepMarks",
     "DetectDivergence",
     "DetectDuplicates",
     "DetectOOD",
@@ -209,6 +212,7 @@ __all__ = [
     "ImageSet",
     "KnockOff",
     "ModelwardError",
+    "Overwrite",
     "PermuteNeurons",
     "Prune",
     "PruneFinetune",
@@ -224,6 +228,7 @@ __all__ = [
     "Study",
     "Suspect",
     "Transfer",
+    "Uchida",
     "UniversalPerturbation",
     "Verdict",
     "WeightNoise",

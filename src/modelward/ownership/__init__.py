@@ -1,9 +1,11 @@
 """Ownership: methods that say, with a false-claim bound, whether a suspect was made from a model."""
 
 from modelward.ownership.cae import CAE
+from modelward.ownership.deepmarks import DeepMarks
 from modelward.ownership.ipguard import IPGuard
 from modelward.ownership.sac import SAC
 from modelward.ownership.sac_jc import SACJC
+from modelward.ownership.uchida import Uchida
 from modelward.ownership.zhang import Zhang
 
-__all__ = ["CAE", "SAC", "SACJC", "IPGuard", "Zhang"]
+__all__ = ["CAE", "SAC", "SACJC", "DeepMarks", "IPGuard", "Uchida", "Zhang"]

@@ -16,6 +16,7 @@ from modelward.attacks.theft.extraction import ExtractLabels, ExtractProbabiliti
 from modelward.attacks.theft.fine_prune import FinePrune
 from modelward.attacks.theft.finetune import FTAL, FTLL, RTAL, RTLL
 from modelward.attacks.theft.knockoff import KnockOff
+from modelward.attacks.theft.overwrite import Overwrite
 from modelward.attacks.theft.prune import Prune
 from modelward.attacks.theft.prune_finetune import PruneFinetune
 from modelward.attacks.theft.quantise import Quantise
@@ -54,6 +55,7 @@ __all__ = [
     "FinePrune",
     "FoldNorm",
     "KnockOff",
+    "Overwrite",
     "PermuteNeurons",
     "Prune",
     "PruneFinetune",
