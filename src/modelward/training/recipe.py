@@ -24,7 +24,8 @@ class Recipe:
     optimizer
         ``"sgd"`` or ``"adam"``.
     schedule
-        ``"onecycle"`` (linear up over ``warmup``, cosine down), ``"cosine"`` or ``"constant"``, all per step.
+        ``"onecycle"`` (linear up over ``warmup``, cosine down), ``"cosine"``, ``"thirds"`` (a tenth of it after each third) or ``"constant"``,
+        all per step.
     label_smoothing
         in [0, 1).
     mixup, cutmix
@@ -63,7 +64,7 @@ class Recipe:
     def __post_init__(self) -> None:
         choices = {
             "optimizer": ("sgd", "adam"),
-            "schedule": ("onecycle", "cosine", "constant"),
+            "schedule": ("onecycle", "cosine", "thirds", "constant"),
             "precision": ("auto", "bf16", "fp32"),
         }
         for name, allowed in choices.items():
@@ -91,6 +92,8 @@ class Recipe:
         """
         if self.schedule == "constant":
             return self.lr
+        if self.schedule == "thirds":
+            return self.lr / 10 ** (3 * step // max(1, steps))
         rising = round(self.warmup * steps) if self.schedule == "onecycle" else 0
         if step < rising:
             return self.lr * (step + 1) / rising
