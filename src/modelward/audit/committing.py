@@ -38,6 +38,10 @@ class Committed:
     roots: bytes = b""
     released: str | None = None
 
+    def trusting(self, roots: Path) -> Committed:
+        """Return the same with the authorities in a PEM file trusted; raises `FormatError` when there are none in it."""
+        return replace(self, roots=_pem(roots))
+
     def worth(self) -> tuple[Commitment, tuple[str, ...]]:
         """Return what it counts for, and what is to be said of that; see `Record.commitment`."""
         return self.record.commitment(certificates(self.roots, "the root certificate") if self.roots else (), self.released)
@@ -79,10 +83,15 @@ def read_committed(
         raise InputError(message)
     record = Record.of(read_document(path, SCHEMA, VERSION), path.name)
     private = Opening.of(read_document(half, OPENING, VERSION), half.name)
-    pem = b"" if roots is None else read_bytes(roots, cap=CAP)
-    if pem and roots is not None:
-        certificates(pem, roots.name)
+    pem = b"" if roots is None else _pem(roots)
     return Committed(opened(record, private, key_digest(key)), private, pem, require_day(released))
+
+
+def _pem(path: Path) -> bytes:
+    """Return the content of a PEM file that holds certificates."""
+    data = read_bytes(path, cap=CAP)
+    certificates(data, path.name)
+    return data
 
 
 def commit_to(key: Key, path: Path) -> Committed:

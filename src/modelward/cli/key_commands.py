@@ -1,32 +1,16 @@
-"""``modelward verify``, ``probes`` and ``key show``: asking a key."""
+"""``modelward probes`` and ``key show``: what is in a key."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelward.cli.audit_commands import Arch
 from modelward.cli.key_facts import header, header_lines
 from modelward.cli.options import Options, working
 from modelward.cli.output import emit, facts, say
-from modelward.cli.service_options import (
-    Batch,
-    Budget,
-    Function,
-    HeaderFile,
-    Rate,
-    Resume,
-    Retries,
-    Send,
-    Timeout,
-    asking_of,
-    suspect_of,
-    told,
-)
-from modelward.cli.verdict_screen import EXIT_CODES, show_verdict, verdict_facts
 from modelward.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,54 +31,11 @@ def passphrase_of(file: Path | None, fd: int | None) -> Secret | None:
     return read_secret(file=file, fd=fd)
 
 
-def _read(path: Path, file: Path | None, fd: int | None) -> Key:
+def key_in(path: Path, file: Path | None, fd: int | None) -> Key:
     """Return the key in ``path``."""
     from modelward.keys import read_key
 
     return read_key(path, passphrase=passphrase_of(file, fd))
-
-
-def verify(
-    options: Options,
-    suspect: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="SUSPECT",
-            help="Model (safetensors or ONNX), address of a service, or answers.csv for the probes.",
-            show_default=False,
-        ),
-    ] = None,
-    *,
-    key: Annotated[Path, typer.Option("--key", metavar="KEY", help="Key file that protect wrote.")],
-    arch: Arch = None,
-    function: Function = None,
-    send: Send = None,
-    batch: Batch = None,
-    rate: Rate = None,
-    budget: Budget = None,
-    retries: Retries = None,
-    timeout: Timeout = None,
-    header_file: HeaderFile = None,
-    resume: Resume = None,
-    passphrase_file: PassphraseFile = None,
-    passphrase_fd: PassphraseFd = None,
-    convention: Any = None,
-) -> int:
-    """Say whether a suspect was made from the protected model.
-
-    Exit code 1: stolen, 0: not stolen, 3: undecided.
-    """
-    chosen = suspect_of(suspect, function)
-    asking = asking_of(chosen, header_file, rate, send=send, batch=batch, budget=budget, retries=retries, timeout=timeout, resume=resume)
-    with working(options):
-        from modelward.audit import judge
-
-        verdict = judge(chosen, _read(key, passphrase_file, passphrase_fd), arch, convention=convention, asking=asking)
-    if options.as_json:
-        emit("verdict", verdict_facts(verdict) | {"suspect": chosen if isinstance(chosen, Path) else told(chosen), "key": key})
-    else:
-        show_verdict(verdict, suspect=told(chosen), key=key.name, quiet=options.quiet)
-    return EXIT_CODES[verdict.decision.value]
 
 
 def probes(options: Options, key: KeyFile, *, passphrase_file: PassphraseFile = None, passphrase_fd: PassphraseFd = None) -> int:
@@ -107,7 +48,7 @@ def probes(options: Options, key: KeyFile, *, passphrase_file: PassphraseFile = 
     with working(options):
         from modelward.audit import write_probes
 
-        count = write_probes(_read(key, passphrase_file, passphrase_fd), options.out)
+        count = write_probes(key_in(key, passphrase_file, passphrase_fd), options.out)
     if options.as_json:
         emit("probes", {"folder": options.out, "images": count})
         return 0
@@ -121,7 +62,7 @@ def probes(options: Options, key: KeyFile, *, passphrase_file: PassphraseFile = 
 
 def key_show(options: Options, key: KeyFile, *, passphrase_file: PassphraseFile = None, passphrase_fd: PassphraseFd = None) -> int:
     """Show what a key says of itself, without what is secret in it."""
-    found = _read(key, passphrase_file, passphrase_fd)
+    found = key_in(key, passphrase_file, passphrase_fd)
     if options.as_json:
         emit("key-facts", header(found) | {"key": key})
     else:

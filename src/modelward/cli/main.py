@@ -16,13 +16,15 @@ from modelward._version import __version__
 from modelward.cli.attack_commands import attack, steal
 from modelward.cli.audit_commands import audit, reproduce
 from modelward.cli.doctor_command import doctor
-from modelward.cli.key_commands import key_show, probes, verify
+from modelward.cli.evidence_commands import commit, evidence_check, evidence_keygen
+from modelward.cli.key_commands import key_show, probes
 from modelward.cli.list_commands import data_list, methods, models_list
 from modelward.cli.model_commands import models_get
 from modelward.cli.options import FLAG, invoked, with_options
 from modelward.cli.output import clean, emit, warn
 from modelward.cli.protect_command import protect
 from modelward.cli.store_commands import convert, store_clear, store_list
+from modelward.cli.verify_command import verify
 from modelward.core.errors import ModelwardError
 
 STOPPED = 130
@@ -66,13 +68,14 @@ def _register() -> None:
     measure, proof, around = "Measure", "Protect and prove", "Look around"
     whole: tuple[tuple[str, Callable[..., int]], ...] = (
         (measure, audit), (measure, attack), (measure, steal), (measure, reproduce),
-        (proof, protect), (proof, verify), (proof, probes),
+        (proof, protect), (proof, verify), (proof, probes), (proof, commit),
         (around, methods), (around, convert), (around, doctor),
     )  # fmt: skip
     for panel, command in whole:
         app.command(rich_help_panel=panel)(with_options(command))
     groups: tuple[tuple[str, str, str, dict[str, Callable[..., int]]], ...] = (
         (proof, "key", "Read key files without showing what is secret.", {"show": key_show}),
+        (proof, "evidence", "Evidence that a third party can check.", {"keygen": evidence_keygen, "check": evidence_check}),
         (around, "data", "Image sets that have a name.", {"list": data_list}),
         (around, "models", "Architectures that have a name, and trained networks.", {"list": models_list, "get": models_get}),
         (around, "store", "Finished work that is never done twice.", {"list": store_list, "clear": store_clear}),

@@ -1,0 +1,140 @@
+"""``modelward verify``: ask a suspect, and keep what it answered as evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelward.cli.audit_commands import Arch
+from modelward.cli.commitment_options import CommitmentFile, OpeningFile, Released, TsaRoot, committed_of
+from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
+from modelward.cli.options import Options, working
+from modelward.cli.output import emit, note
+from modelward.cli.service_options import (
+    Batch,
+    Budget,
+    Function,
+    HeaderFile,
+    Rate,
+    Resume,
+    Retries,
+    Send,
+    Timeout,
+    asking_of,
+    suspect_of,
+    told,
+)
+from modelward.cli.verdict_screen import EXIT_CODES, show_verdict, verdict_facts
+from modelward.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from modelward.audit.committing import Committed
+    from modelward.core.key import Key
+    from modelward.core.verdict import Verdict
+    from modelward.keys.evidence import SigningKey
+
+Evidence = Annotated[
+    Path | None, typer.Option("--evidence", metavar="FILE", help="Write answers, key and verdict as a signed bundle; needs --signing-key.")
+]
+Signing = Annotated[
+    Path | None, typer.Option("--signing-key", metavar="FILE", help="Key that signs the bundle: modelward evidence keygen.")
+]
+Obtained = Annotated[
+    str, typer.Option("--obtained", metavar="TEXT", help="How you got at the suspect, in your words; stands in the evidence.")
+]
+
+
+def verify(
+    options: Options,
+    suspect: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SUSPECT",
+            help="Model (safetensors or ONNX), address of a service, or answers.csv for the probes.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    key: Annotated[Path, typer.Option("--key", metavar="KEY", help="Key file that protect wrote.")],
+    arch: Arch = None,
+    commitment: CommitmentFile = None,
+    opening: OpeningFile = None,
+    tsa_root: TsaRoot = None,
+    released: Released = None,
+    evidence: Evidence = None,
+    signing_key: Signing = None,
+    obtained: Obtained = "not said",
+    function: Function = None,
+    send: Send = None,
+    batch: Batch = None,
+    rate: Rate = None,
+    budget: Budget = None,
+    retries: Retries = None,
+    timeout: Timeout = None,
+    header_file: HeaderFile = None,
+    resume: Resume = None,
+    passphrase_file: PassphraseFile = None,
+    passphrase_fd: PassphraseFd = None,
+    convention: Any = None,
+) -> int:
+    """Say whether a suspect was made from the protected model.
+
+    A key that could be forged proves nothing without a dated --commitment.
+
+    Exit code 1: stolen, 0: not stolen, 3: undecided.
+    """
+    chosen = suspect_of(suspect, function)
+    asking = asking_of(chosen, header_file, rate, send=send, batch=batch, budget=budget, retries=retries, timeout=timeout, resume=resume)
+    _require_evidence(evidence, signing_key)
+    with working(options):
+        from modelward.keys import read_key
+
+        passphrase = passphrase_of(passphrase_file, passphrase_fd)  # read once: a descriptor gives it once
+        found = read_key(key, passphrase=passphrase)
+        committed = committed_of(found, commitment, opening, tsa_root, released)
+        given = {"convention": convention, "asking": asking}
+        if evidence is None or signing_key is None:
+            from modelward.audit import judge
+
+            verdict = judge(chosen, found, arch, **given, committed=committed)
+        else:
+            from modelward.keys.evidence import SigningKey
+
+            signer = SigningKey.read(signing_key, passphrase=passphrase)
+            verdict = _testify(chosen, found, arch, evidence, signer, committed, obtained, seed=options.seed, **given)
+    if evidence is not None:
+        note(f"evidence: {evidence}; it holds the key, give it to nobody who must not know it", quiet=options.quiet)
+    if options.as_json:
+        what = {"suspect": chosen if isinstance(chosen, Path) else told(chosen), "key": key}
+        emit("verdict", verdict_facts(verdict) | what | ({"evidence": evidence} if evidence else {}))
+    else:
+        show_verdict(verdict, suspect=told(chosen), key=key.name, quiet=options.quiet)
+    return EXIT_CODES[verdict.decision.value]
+
+
+def _require_evidence(evidence: Path | None, signing_key: Path | None) -> None:
+    """Raise `UsageError` when a bundle could not be signed or written, before anybody is asked."""
+    if (evidence is None) != (signing_key is None):
+        raise UsageError("--evidence and --signing-key go together; make a key with: modelward evidence keygen --out sign.pem")
+    if evidence is not None and evidence.exists():
+        message = f"{evidence} exists, and evidence is never overwritten; pass another name"
+        raise UsageError(message)
+
+
+def _testify(
+    suspect: str | Path, key: Key, arch: str | None, target: Path, signer: SigningKey, committed: Committed | None, obtained: str, *,
+    seed: int, **given: Any,
+) -> Verdict:  # fmt: skip
+    """Ask a suspect, write what it answered as a bundle, and return the verdict."""
+    from modelward.audit import observe
+    from modelward.audit.evidence import Taken, make_bundle
+    from modelward.audit.judging import weigh
+    from modelward.io.atomic import write_bytes
+    from modelward.io.files import sha256_file
+
+    observed = observe(suspect, key, arch, **given)
+    taken = Taken(told(suspect), sha256_file(suspect) if isinstance(suspect, Path) else None, obtained)
+    write_bytes(target, make_bundle(key, observed, taken, signer, committed=committed, seeds={"seed": seed}), mode=0o600)
+    return weigh(observed, key, committed)
