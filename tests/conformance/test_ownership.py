@@ -61,6 +61,10 @@ ROWS = (
     Row("cae", {"variant": "hardened", "count": 60, "surrogates": 4, "epochs": 4, "mixes": 0, "eps": 0.15, "steps": 30, "lr": 0.02}),
     Row("zhang", {"variant": "paper", "count": 40, "kind": "noise", "epochs": 8, "batch": 32}),
     Row("zhang", {"variant": "hardened", "count": 40, "kind": "content", "side": 0.5, "epochs": 8, "batch": 32}),
+    Row("uchida", {"variant": "paper", "bits": 64, "lam": 0.1, "epochs": 6, "batch": 32, "text": "owner"}),
+    Row("uchida", {"variant": "hardened", "bits": 48, "lam": 0.1, "epochs": 6, "batch": 32, "kind": "orthonormal"}),
+    Row("deepmarks", {"variant": "paper", "users": 31, "number": 7, "batch": 32}),
+    Row("deepmarks", {"variant": "hardened", "users": 31, "number": 30, "batch": 32}),
 )
 OURS = {name: cls for name, cls in catalogue().items() if issubclass(cls, OwnershipMethod) and cls.__module__.startswith("modelward.")}
 NUMBERS = [pytest.param(number, id=f"{row.name}{number}-{row.fields.get('variant')}") for number, row in enumerate(ROWS)]

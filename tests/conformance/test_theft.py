@@ -71,6 +71,7 @@ ROWS = (
     Row("distil", {"epochs": 2}),
     Row("knockoff", {"epochs": 2}),
     Row("ensemble", {"fields": {"epochs": 1}, "count": 2}, asks=2, steps=2, epochs=1),
+    Row("overwrite", {"fields": {"bits": 20, "epochs": 1, "batch": 16}}, epochs=1),
     Row("combined", {"steps": [["weight-shift", {"epochs": 1}], "permute", "wrap-blur"]}, steps=3, epochs=1),
     unasked("transfer", epochs=1, batch=16),
     unasked("bn-recalibrate", images=40, batch=10),
@@ -133,7 +134,7 @@ def make(row: Row) -> TheftMethod:
 
 def needed(row: Row) -> Access:
     """Return the access that a row and every theft inside it needs."""
-    return min((OURS[name].needs for name in (row.name, *make(row).inner)), key=ORDER.index)
+    return min((OURS[name].needs for name in (row.name, *make(row).inner) if name in OURS), key=ORDER.index)
 
 
 def view(model: nn.Module, images: ImageSet, row: Row, labels: Labels | None = None, **more: Any) -> AttackerView:

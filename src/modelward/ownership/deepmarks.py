@@ -17,7 +17,7 @@ from modelward.keys.derive import derive, stream
 from modelward.marking.codebooks import LENGTHS, codebook, colluders
 from modelward.marking.weights import filter_mean, find_layer, projection
 from modelward.ownership.mark import Mark
-from modelward.ownership.weighing import WeightMethod, secret_of, seed_tensor
+from modelward.ownership.weighing import WeightMethod, bits_in, require_mean, secret_of, seed_tensor
 from modelward.statistics import binomial_p, required_matches, upper_bound
 from modelward.training.extras import Penalty
 
@@ -101,6 +101,11 @@ class DeepMarks(WeightMethod):
             significance=(0 < self.significance < 1, "in (0, 1)"),
         )  # fmt: skip
 
+    @property
+    def _length(self) -> int:
+        """Number of bits of a codeword."""
+        return codebook(self.users).shape[1]
+
     def _own(self, secret: bytes | None, rng: torch.Generator) -> bytes:
         """Return this method's secret: users are told apart by their numbers, and read with one projection."""
         drawn = bytes(torch.randint(0, 256, (32,), generator=rng).tolist())
@@ -130,8 +135,8 @@ class DeepMarks(WeightMethod):
 
     def _levels(self, observed: Observation, key: Key) -> Tensor:
         """Return the correlation with each bit, float (v,)."""
-        mean = observed.tensors["mean"]
-        matrix, basis = self._bases(secret_of(key), len(key.tensors["bits"]), len(mean))
+        mean = require_mean(observed, int(key.fact(float, "width")))
+        matrix, basis = self._bases(secret_of(key.tensors), self._length, len(mean))
         return basis.T @ (matrix @ mean)
 
     def trace(self, suspect: nn.Module, key: Key, *, max_colluders: int = 5) -> Trace:
@@ -149,7 +154,7 @@ class DeepMarks(WeightMethod):
         InputError
             for a suspect without the marked layer.
         """
-        method = type(self)(**key.facts["settings"])
+        method = self.enrolled(key)
         levels = method._levels(method.observe(suspect, key), key)  # noqa: SLF001
         return Trace(
             tuple(colluders(levels, codebook(method.users)[: method.users], most=max_colluders)),
@@ -158,14 +163,15 @@ class DeepMarks(WeightMethod):
         )
 
     def _score(self, observed: Observation, key: Key) -> float:
-        return float(((self._levels(observed, key) >= self.tau) != key.tensors["bits"].bool()).double().mean())
+        return float(((self._levels(observed, key) >= self.tau) != bits_in(key.tensors, self._length).bool()).double().mean())
 
     def _name(self, key: Key) -> str:
-        return f"wrong bits of user {key.facts['settings']['number']}'s codeword (of {len(key.tensors['bits'])})"
+        del key
+        return f"wrong bits of user {self.number}'s codeword (of {self._length})"
 
     def _ceiling(self, scores: Sequence[float], key: Key) -> float | None:
-        bits = key.tensors["bits"]
-        length, zeros = len(bits), int((bits == 0).sum())
+        del key
+        length, zeros = self._length, int((codebook(self.users)[0] == 0).sum())
         right = round(sum(1 - score for score in scores) * length)
         rate = max(0.5, upper_bound(right, length * len(scores))) if scores else 0.5
         wanted = required_matches(length, rate, self.significance)
@@ -177,8 +183,8 @@ class DeepMarks(WeightMethod):
         return self._ceiling((), key)
 
     def _chance(self, statistic: float, key: Key) -> float | None:
-        length = len(key.tensors["bits"])
-        return binomial_p(round((1 - statistic) * length), length, 0.5)
+        del key
+        return binomial_p(round((1 - statistic) * self._length), self._length, 0.5)
 
     def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         """Return the best of 1,000 secrets with the best codeword for each."""

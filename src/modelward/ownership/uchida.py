@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from modelward.core.ownership import Observation
 from modelward.keys.derive import derive
 from modelward.marking.weights import KINDS, BitPenalty, filter_mean, find_layer, message_bits, projection, text_of
 from modelward.ownership.mark import Mark
-from modelward.ownership.weighing import PARAMETER, WeightMethod, secret_of, seed_tensor
+from modelward.ownership.weighing import PARAMETER, WeightMethod, bits_in, require_mean, secret_of, seed_tensor
 from modelward.statistics import binomial_p, required_matches, upper_bound
 from modelward.training.extras import Penalty
 
@@ -83,15 +83,18 @@ class Uchida(WeightMethod):
         message = message_bits(self.text, self.bits, secret)
         return Mark({"seed": seed_tensor(secret), "bits": message}, {"layer": name, "width": layer.weight[0].numel()})
 
-    def _matrix(self, tensors: dict[str, Tensor], width: int) -> Tensor:
+    def _matrix(self, tensors: Mapping[str, Tensor], width: int) -> Tensor:
         """Return X: what secret and message give, or, in the paper's variant, what the key brings."""
         if "matrix" in tensors and self.variant == "paper":
+            if tensors["matrix"].shape != (self.bits, width):
+                message = f"the matrix in this key has shape {tuple(tensors['matrix'].shape)}, {(self.bits, width)} is wanted"
+                raise InputError(message)
             return tensors["matrix"]
         if "matrix" in tensors:
             raise InputError(
                 "this key brings a matrix of its own; X comes from the secret and the message, or anybody could claim any network"
             )
-        message = "".join(map(str, tensors["bits"].tolist()))
+        message = "".join(map(str, bits_in(tensors, self.bits).tolist()))
         return projection(secret_of(tensors), self.bits, width, self.kind, bound=message if self.variant == "hardened" else "")
 
     def _penalty(self, mark: Mark) -> Penalty:
@@ -99,20 +102,21 @@ class Uchida(WeightMethod):
 
     def message(self, suspect: nn.Module, key: Key) -> str:
         """Return the text that a suspect's weights say under a key; what is no text shows as question marks."""
-        method = type(self)(**key.facts["settings"])
+        method = self.enrolled(key)
         return text_of(method._bits(method.observe(suspect, key), key).tolist())  # noqa: SLF001
 
     def _bits(self, observed: Observation, key: Key) -> Tensor:
         """Return the bits that were read, bool (T,)."""
-        mean = observed.tensors["mean"]
-        return self._matrix(dict(key.tensors), len(mean)) @ mean >= 0
+        mean = require_mean(observed, int(key.fact(float, "width")))
+        return self._matrix(key.tensors, len(mean)) @ mean >= 0
 
     def _score(self, observed: Observation, key: Key) -> float:
-        wrong = float((self._bits(observed, key) != key.tensors["bits"].bool()).double().mean())
+        wrong = float((self._bits(observed, key) != bits_in(key.tensors, self.bits).bool()).double().mean())
         return min(wrong, 1 - wrong) if self.variant == "hardened" else wrong
 
     def _name(self, key: Key) -> str:
-        return f"{'bit error rate, or that of all bits inverted' if self.variant == 'hardened' else 'bit error rate'} (of {len(key.tensors['bits'])})"
+        del key
+        return f"{'bit error rate, or that of all bits inverted' if self.variant == 'hardened' else 'bit error rate'} (of {self.bits})"
 
     @property
     def _sides(self) -> int:

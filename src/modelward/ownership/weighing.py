@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.card import Capacity, Function, Mechanism, Protection, Scenario, Taxonomy
+from modelward.core.errors import FormatError
 from modelward.core.images import ImageSet
-from modelward.core.key import Key
+from modelward.core.key import REMEDY, Key
 from modelward.core.ownership import Attack, Observation
 from modelward.core.rng import forked
 from modelward.core.suspect import Access, Suspect
@@ -27,6 +28,7 @@ PARAMETER = Taxonomy(
     Scenario.WHITE_BOX, Mechanism.PARAMETER, capacity=Capacity.MULTI_BIT, protection=Protection.PASSIVE, functions=(Function.OWNERSHIP,)
 )
 REFERENCE = "reference/"
+SECRET = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ class WeightMethod(MarkMethod):
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
         model = suspect.model
-        name, width = str(key.facts["layer"]), int(key.facts["width"])
+        name, width = key.fact(str, "layer"), int(key.fact(float, "width"))
         filter_mean(model, name, width)  # a network without the layer is refused before anything is copied
         reference = {found.removeprefix(REFERENCE): tensor for found, tensor in key.tensors.items() if found.startswith(REFERENCE)}
         with torch.no_grad():
@@ -103,10 +105,31 @@ class WeightMethod(MarkMethod):
         """Return what is added to the loss."""
 
 
-def secret_of(tensors: dict[str, Tensor] | Key) -> bytes:
-    """Return the secret that a key's projection is drawn from."""
-    held = tensors.tensors if isinstance(tensors, Key) else tensors
-    return bytes(held["seed"].tolist())
+def secret_of(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return the secret that a key's projection is drawn from; raises `FormatError` for a key that holds none."""
+    seed = tensors.get("seed")
+    if seed is None or seed.dtype != torch.uint8 or seed.shape != (SECRET,):
+        message = f"a mark's key holds a secret of {SECRET} bytes, this one does not: {REMEDY}"
+        raise FormatError(message)
+    return bytes(seed.tolist())
+
+
+def bits_in(tensors: Mapping[str, Tensor], count: int) -> Tensor:
+    """Return the bits of a mark, uint8 (count,); raises `FormatError` for a key that holds others."""
+    bits = tensors.get("bits")
+    if bits is None or bits.dtype != torch.uint8 or bits.shape != (count,) or not bool((bits <= 1).all()):
+        message = f"this key should hold {count} bits and does not: {REMEDY}"
+        raise FormatError(message)
+    return bits
+
+
+def require_mean(observed: Observation, width: int) -> Tensor:
+    """Return the filter mean that was observed, float (width,); raises `FormatError` for an observation that holds none."""
+    mean = observed.tensors.get("mean")
+    if mean is None or mean.shape != (width,) or not mean.is_floating_point() or not bool(torch.isfinite(mean).all()):
+        message = f"the mean filter of {width} weights was not observed of this suspect; ask it again"
+        raise FormatError(message)
+    return mean
 
 
 def seed_tensor(secret: bytes) -> Tensor:
