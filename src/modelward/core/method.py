@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 from modelward.core.canonical import digest_of
@@ -56,11 +57,15 @@ def _fits(value: Any, hint: Any) -> bool:
 
     >>> _fits(1, float), _fits("1", float), _fits(None, float | None), _fits(True, int)
     (True, False, True, False)
+    >>> _fits([1, 4], Sequence[int]), _fits([1, "4"], Sequence[int]), _fits(4, Sequence[int])
+    (True, False, False)
     """
     if isinstance(hint, types.UnionType):
         return any(_fits(value, part) for part in hint.__args__)
     if hint is types.NoneType:
         return value is None
+    if typing.get_origin(hint) is Sequence:
+        return isinstance(value, list | tuple) and all(_fits(item, typing.get_args(hint)[0]) for item in value)
     if hint in {int, float}:
         return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
     return isinstance(value, hint) if hint in {bool, str} else True

@@ -5,16 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from modelward.core.commitment import Commitment
-from modelward.core.errors import InputError, UsageError
+from modelward.core.errors import FormatError, InputError, UsageError
 from modelward.core.guard import frozen, require_finite
 from modelward.core.images import ImageSet
-from modelward.core.key import Key
+from modelward.core.key import REMEDY, Key
 from modelward.core.method import Method
 from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Decision, Verdict
@@ -145,6 +145,15 @@ class OwnershipMethod(Method, ABC):
     def verify(self, suspect: Suspect | nn.Module, key: Key, *, commitment: Commitment | None = None) -> Verdict:
         """Return the verdict on ``suspect``, asking it no more than this method needs."""
         return self.judge(self.observe(suspect, key), key, commitment=commitment)
+
+    def enrolled(self, key: Key) -> Self:
+        """Return this method with the settings that ``key`` was made with; raises `FormatError` when it does not tell, or they do not fit."""
+        settings = key.fact(dict, "settings")
+        try:
+            return type(self).configured(settings)
+        except UsageError as error:
+            message = f"the settings in this {key.method} key do not fit ({error}): {REMEDY}"
+            raise FormatError(message) from error
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
         """Return the thefts of somebody who knows this method; its card names them."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelward.core.errors import FormatError
+from modelward.core.key import REMEDY
 from modelward.core.ownership import Observation
 from modelward.core.rng import derive_seed
 from modelward.core.verdict import Decision, Verdict
@@ -55,10 +57,14 @@ class Calibration:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Calibration:
-        """Read the calibration back from a key."""
+        """Read the calibration back from a key; raises `FormatError` when it makes no sense."""
+        held = tuple(_numbers(facts.get(name), name) for name in ("nulls", "holdout", "thieves"))
+        (alpha,) = _numbers([facts.get("alpha")], "alpha")
         ceiling = facts.get("ceiling")
-        held = tuple(facts["nulls"]), tuple(facts["holdout"]), tuple(facts["thieves"])
-        return cls(*held, float(facts["alpha"]), None if ceiling is None else float(ceiling))
+        if not 0 < alpha < 1:
+            message = f"the calibration in this key has alpha = {alpha}, outside (0, 1): {REMEDY}"
+            raise FormatError(message)
+        return cls(held[0], held[1], held[2], alpha, None if ceiling is None else _numbers([ceiling], "ceiling")[0])
 
     def threshold(self, variant: str) -> float | None:
         """Return the largest statistic still called stolen, or ``None`` when there are too few null models.
@@ -94,3 +100,17 @@ class Calibration:
             nulls=len(self.nulls), false_claims=false, false_claim_trials=len(self.holdout), false_claim_bound=bound,
             queries=observed.queries, access=observed.access.value, caveats=(*notes, *CAVEATS), parametric_p=parametric_p,
         )  # fmt: skip
+
+
+def _numbers(found: Any, name: str) -> tuple[float, ...]:
+    """Return the finite numbers that a key holds under ``name``."""
+    try:
+        good = isinstance(found, list | tuple) and all(
+            isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item) for item in found
+        )
+    except OverflowError:  # an integer beyond every float
+        good = False
+    if not good:
+        message = f"{name!r} in the calibration of this key is missing, or no finite number: {REMEDY}"
+        raise FormatError(message)
+    return tuple(float(item) for item in found)

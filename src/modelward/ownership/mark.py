@@ -116,9 +116,9 @@ class MarkMethod(OwnershipMethod):
         return scores
 
     def _judge(self, observed: Observation, key: Key) -> Verdict:
-        method = type(self)(**key.facts["settings"])
+        method = self.enrolled(key)
         statistic = method._score(observed, key)  # noqa: SLF001
-        calibration = Calibration.of(key.facts["scores"]["mark"])
+        calibration = Calibration.of(key.fact(dict, "scores", "mark"))
         return calibration.verdict(
             statistic, observed, method=self.card.name, variant=method.variant, name=method._name(key),  # noqa: SLF001
             limit=method._limit(key) if method.variant == "paper" else None, parametric_p=method._chance(statistic, key),  # noqa: SLF001

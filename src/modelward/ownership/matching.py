@@ -172,11 +172,11 @@ class MatchingMethod(OwnershipMethod):
         return model, Key(self.card.name, self.variant, state_digest(model), facts, tensors)
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
-        return Observation(suspect.access, {"answers": suspect.labels(key.tensors["probes"].to(torch.float32).div(255))})
+        return Observation(suspect.access, {"answers": suspect.labels(key.tensor("probes").to(torch.float32).div(255))})
 
     def _judge(self, observed: Observation, key: Key) -> Verdict:
-        method = type(self)(**key.facts["settings"])
-        statistic = 1 - matching_rate(observed.tensors["answers"], key.tensors["labels"])
+        method = self.enrolled(key)
+        statistic = 1 - matching_rate(observed.tensors["answers"], key.tensor("labels"))
         name = f"probes labelled otherwise (of {len(key.tensors['labels'])})"
-        calibration = Calibration.of(key.facts["scores"]["label"])
+        calibration = Calibration.of(key.fact(dict, "scores", "label"))
         return calibration.verdict(statistic, observed, method=self.card.name, variant=method.variant, name=name)

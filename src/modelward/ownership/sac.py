@@ -161,8 +161,8 @@ class SAC(OwnershipMethod):
         return distance(correlation(mine, self.kernel), correlation(source, self.kernel))
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
-        method = type(self)(**key.facts["settings"])
-        probes = key.tensors["probes"]
+        method = self.enrolled(key)
+        probes = key.tensor("probes")
         if suspect.access is Access.WEIGHTS:
             return Observation(suspect.access, {"answers": suspect.logits(probes)})
         x = probes.to(torch.float32).div(255)
@@ -170,14 +170,14 @@ class SAC(OwnershipMethod):
         return Observation(suspect.access, {"answers": outputs})
 
     def _judge(self, observed: Observation, key: Key) -> Verdict:
-        method = type(self)(**key.facts["settings"])
+        method = self.enrolled(key)
         view = method.view_for(observed.access)
-        own = [view_of(logits, view, are_logits=True) for logits in key.tensors["answers"]]
+        own = [view_of(logits, view, are_logits=True) for logits in key.tensor("answers")]
         statistic = method._statistic(observed.tensors["answers"], own, view, are_logits=observed.access is Access.WEIGHTS)  # noqa: SLF001
         notes = (
             () if view == method.statistic_view else (f"Only {NAMES[view]} were answered; the {view} view of the same probes was used.",)
         )
-        calibration = Calibration.of(key.facts["scores"][view])
-        siblings = len(key.tensors["answers"]) - 1
+        calibration = Calibration.of(key.fact(dict, "scores", view))
+        siblings = len(key.tensor("answers")) - 1
         name = f"deviation not shared ({view}, {siblings} siblings)" if siblings else f"correlation distance ({view})"
         return calibration.verdict(statistic, observed, method=self.card.name, variant=method.variant, name=name, notes=notes)

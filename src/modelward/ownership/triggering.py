@@ -17,6 +17,7 @@ from modelward.core.ownership import Attack, Observation
 from modelward.core.suspect import Access, Suspect
 from modelward.imaging.quantise import to_uint8
 from modelward.marking.embedding import STARTS, embed, fresh_copy
+from modelward.ownership.calibration import Calibration
 from modelward.ownership.crafting import descend
 from modelward.ownership.mark import Mark, MarkMethod
 from modelward.ownership.matching import matching_rate
@@ -81,24 +82,24 @@ class TriggerMethod(MarkMethod):
         return made
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
-        return Observation(suspect.access, {"answers": suspect.labels(key.tensors["probes"].to(torch.float32).div(255))})
+        return Observation(suspect.access, {"answers": suspect.labels(key.tensor("probes").to(torch.float32).div(255))})
 
     def _score(self, observed: Observation, key: Key) -> float:
-        return 1 - matching_rate(observed.tensors["answers"], key.tensors["labels"])
+        return 1 - matching_rate(observed.tensors["answers"], key.tensor("labels"))
 
     def _name(self, key: Key) -> str:
         return f"key images labelled otherwise (of {len(key.tensors['labels'])})"
 
     def _null_rate(self, scores: Sequence[float], key: Key) -> float:
         """Return the chance of a hit that is held against a suspect."""
-        count = len(key.tensors["labels"])
+        count = len(key.tensor("labels"))
         if self.variant == "paper" or not scores:
-            return 1 / len(key.facts["classes"])
+            return 1 / max(1, len(key.fact(list, "classes")))
         hits = [1 - score for score in scores]
         return max(upper_bound(round(sum(hits) * count), count * len(hits)), *hits)
 
     def _ceiling(self, scores: Sequence[float], key: Key) -> float | None:
-        count = len(key.tensors["labels"])
+        count = len(key.tensor("labels"))
         rate = self._null_rate(scores, key)
         wanted = required_matches(count, rate, self.significance) if rate < 1 else None
         return -1.0 if wanted is None else 1 - wanted / count  # -1: even a suspect that answers every key proves nothing
@@ -107,8 +108,8 @@ class TriggerMethod(MarkMethod):
         return self._ceiling((), key)
 
     def _chance(self, statistic: float, key: Key) -> float | None:
-        count, scores = len(key.tensors["labels"]), key.facts["scores"]["mark"]
-        rate = self._null_rate([*scores["nulls"], *scores["holdout"]], key)
+        count, scores = len(key.tensor("labels")), Calibration.of(key.fact(dict, "scores", "mark"))
+        rate = self._null_rate([*scores.nulls, *scores.holdout], key)
         return binomial_p(round((1 - statistic) * count), count, rate)
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
