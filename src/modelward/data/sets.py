@@ -14,8 +14,9 @@ from modelward.core.images import ImageSet
 from modelward.core.nearest import nearest
 from modelward.core.rng import derive_seed
 from modelward.data.arrays import list_cifar, list_idx, list_npz
+from modelward.data.digits import list_digits
 from modelward.data.fashion import list_embedded
-from modelward.data.known import EMBEDDED, FASHION, NAMES, require_data
+from modelward.data.known import DIGITS, EMBEDDED, FASHION, NAMES, require_data
 from modelward.data.listing import Listing, read_classes, with_classes
 from modelward.data.stratify import Indices, split_off, stratified_order
 from modelward.data.trees import list_folder, list_zip
@@ -80,7 +81,10 @@ def _list_source(source: str | Path, size: Size, cache: Path | None) -> Listing:
     if source == EMBEDDED:
         return list_embedded(size=size)
     if isinstance(source, str) and source in NAMES:
-        return _list_path(require_data(source), source, size, cache)
+        place = require_data(source)
+        if source == DIGITS and place.is_file() and place.suffix == ".gz":
+            return list_digits(place, size=size)
+        return _list_path(place, source, size, cache)
     place = Path(source).expanduser()
     if not place.exists():
         message = (

@@ -69,9 +69,15 @@ class MarkMethod(OwnershipMethod):
     ) -> Key:
         """Return a key, drawn or forged, and calibrated as an honest one is."""
         require_finite(model)
+        references, nulls = nulls[: self.siblings(len(nulls))], nulls[self.siblings(len(nulls)) :]
+        own = self._own(secret, rng)
         with frozen(model):
-            make = self._forge if forging else self._draw
-            return self._key(model, data, make(model, data, secret=self._own(secret, rng), rng=rng), nulls)
+            mark = (
+                self._forge(model, data, secret=own, rng=rng)
+                if forging
+                else self._draw_against(model, data, references, secret=own, rng=rng)
+            )
+            return self._key(model, data, mark, nulls)
 
     def _own(self, secret: bytes | None, rng: torch.Generator) -> bytes:
         """Return this method's and this user's secret."""
@@ -89,7 +95,8 @@ class MarkMethod(OwnershipMethod):
         rng: torch.Generator,
     ) -> tuple[nn.Module, Key]:
         del thieves  # copies of the unmarked model know nothing of the mark
-        mark = self._draw(model, data, secret=self._own(secret, rng), rng=rng)
+        references, nulls = nulls[: self.siblings(len(nulls))], nulls[self.siblings(len(nulls)) :]
+        mark = self._draw_against(model, data, references, secret=self._own(secret, rng), rng=rng)
         published = self._embed(model, data, mark, rng=rng).eval()
         return published, self._key(published, data, mark, nulls)
 
@@ -123,6 +130,18 @@ class MarkMethod(OwnershipMethod):
             statistic, observed, method=self.card.name, variant=method.variant, name=method._name(key),  # noqa: SLF001
             limit=method._limit(key) if method.variant == "paper" else None, parametric_p=method._chance(statistic, key),  # noqa: SLF001
         )  # fmt: skip
+
+    def siblings(self, nulls: int) -> int:
+        """Return how many of ``nulls`` null models, the first ones, serve the drawing of the key; they calibrate nothing."""
+        del nulls
+        return 0
+
+    def _draw_against(
+        self, model: nn.Module, data: ImageSet, references: Sequence[nn.Module], *, secret: bytes, rng: torch.Generator
+    ) -> Mark:
+        """Return key material that is drawn with the help of null models; methods that need none write `_draw` alone."""
+        del references
+        return self._draw(model, data, secret=secret, rng=rng)
 
     @abstractmethod
     def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:

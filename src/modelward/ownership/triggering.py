@@ -123,15 +123,19 @@ class TriggerMethod(MarkMethod):
     def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         """Return the forger's own keys, moved until ``model`` answers them as he says: adversarial examples under the name of key images."""
         drawn = self._draw(model, data, secret=secret, rng=rng)
-        labels = drawn.tensors["labels"]
-
-        def loss(x: Tensor, where: Tensor) -> Tensor:
-            logits = model(x)
-            wanted = labels[where]
-            found = logits.gather(1, wanted[:, None]).squeeze(1)
-            rival = logits.masked_fill(F.one_hot(wanted, logits.shape[1]).bool(), -torch.inf).amax(1)
-            short: Tensor = (rival - found + 1).relu()
-            return short
-
-        pixels = descend(loss, drawn.tensors["probes"].to(torch.float32).div(255), steps=FORGING_STEPS, lr=FORGING_LR)
+        pixels = towards(model, drawn.tensors["probes"].to(torch.float32).div(255), drawn.tensors["labels"])
         return Mark({**drawn.tensors, "probes": to_uint8(pixels)}, {**drawn.facts, "forged": True})
+
+
+def towards(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    """Return images (N, C, H, W) in [0, 1] after up to 200 steps of Adam each, until ``model`` answers ``labels`` (N,) by a margin of 1."""
+
+    def loss(now: Tensor, where: Tensor) -> Tensor:
+        logits = model(now)
+        wanted = labels[where]
+        found = logits.gather(1, wanted[:, None]).squeeze(1)
+        rival = logits.masked_fill(F.one_hot(wanted, logits.shape[1]).bool(), -torch.inf).amax(1)
+        short: Tensor = (rival - found + 1).relu()
+        return short
+
+    return descend(loss, x, steps=FORGING_STEPS, lr=FORGING_LR)

@@ -1,0 +1,188 @@
+"""Jia et al.: entangled watermarks as a defense against model extraction (USENIX Security 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modelward.core.card import Card
+from modelward.core.errors import InputError
+from modelward.core.guard import frozen, predict
+from modelward.core.images import ImageSet
+from modelward.core.ownership import Attack
+from modelward.imaging.quantise import to_uint8
+from modelward.keys.derive import stream
+from modelward.marking.embedding import fresh_copy
+from modelward.marking.entangle import DISTANCES, Entanglement, Entangling, entangle, representations
+from modelward.marking.stamps import keyed_patch, stamp
+from modelward.ownership.mark import Mark
+from modelward.ownership.triggering import TRIGGER, TriggerMethod
+
+LAST_STEPS, PATIENCE = 5, 50  # downward steps at the end, and at most before the first upward one
+
+
+@dataclass(frozen=True, kw_only=True)
+class EWE(TriggerMethod):
+    r"""Train stamped images to be answered with a target class, and entangle them with it, so that a thief cannot learn one without the other.
+
+    On a batch of the mark, half stamped images of the source class and half clean images of the target class, the loss is
+    :math:`\sum CE(\cdot, target) - \kappa \sum_l SNNL_l`, the soft nearest neighbour loss of the last representations: it is maximised, which
+    mixes the two groups. The stamp lies where brighter pixels entangle most; the stamped images are refined by sign steps, away from what the
+    network takes for the target class already and towards entanglement.
+
+    ``variant="paper"`` starts at a temperature of 100 / ``temperature``, where the loss hardly tells near from far, stamps in white, and takes
+    chance for 1/K. ``variant="hardened"`` starts at ``temperature``, stamps a pattern that comes from the secret, lets batch normalisation learn
+    nothing from batches of the mark, and measures the chance of a hit on null models. Both learn 1/T, which is held above 0.
+
+    Parameters
+    ----------
+    count
+        number of stamped images; the mark is trained on them.
+    epochs, batch, lr
+        passes over the owner's images, images a batch, Adam's rate. ``per_batch`` is not used: half a batch is stamped.
+    ratio
+        batches of the task for each of the mark.
+    kappa, temperature, temperature_lr, distance, layers
+        of the entanglement: its weight relative to a SUM of cross-entropies (32 for MNIST in the paper), its temperature, the rate of
+        t = 100 / T, ``cosine`` or ``euclidean`` (squared), and how many representations before the logits.
+    source, target
+        class numbers; ``None`` draws them from the secret.
+    side
+        of the stamp, in pixels.
+    rounds, refine_lr, certain
+        of the refinement: sign steps, their size in [0, 1], and the share of stamped images that may be taken for the target class before.
+    """
+
+    card: ClassVar[Card] = Card(
+        name="ewe",
+        title="stamped key images whose representations are entangled with a class",
+        paper="Jia, Choquette-Choo, Chandrasekaran, Papernot: Entangled watermarks as a defense against model extraction, USENIX Security 2021",
+        taxonomy=TRIGGER,
+        claims=("survives extraction by labels", "survives fine-tuning of all layers", "survives pruning of 50 % of the weights"),
+        limits=(
+            "what is left after extraction is a part of the mark: the verdict needs many key images and null models that answer few of them",
+            "one stamp and one target class: a search for small triggers finds and removes it",
+            "entangling costs accuracy on the source and the target class, and more with many classes",
+        ),
+        cost="embedding: ten epochs of Adam, a third of the batches with the entanglement; verification: one forward pass of the key images",
+    )
+
+    batch: int = 128
+    lr: float = 0.001
+    ratio: int = 2
+    kappa: float = 32.0
+    temperature: float = 1.0
+    temperature_lr: float = 0.1
+    distance: str = "cosine"
+    layers: int = 3
+    source: int | None = None
+    target: int | None = None
+    side: int = 3
+    rounds: int = 10
+    refine_lr: float = 0.01
+    certain: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(
+            ratio=(self.ratio >= 1, ">= 1"), kappa=(self.kappa >= 0, ">= 0"), temperature=(self.temperature > 0, "> 0"),
+            temperature_lr=(self.temperature_lr >= 0, ">= 0"), distance=(self.distance in DISTANCES, " or ".join(DISTANCES)),
+            layers=(self.layers >= 1, ">= 1"), side=(self.side >= 1, ">= 1"), rounds=(self.rounds >= 0, ">= 0"),
+            refine_lr=(self.refine_lr > 0, "> 0"), certain=(0 <= self.certain <= 1, "in [0, 1]"),
+            source=(self.source is None or self.source != self.target, "another class than the target"),
+        )  # fmt: skip
+
+    @property
+    def entanglement(self) -> Entanglement:
+        """A new loss, its temperatures at their start."""
+        start = 100 / self.temperature if self.variant == "paper" else self.temperature
+        return Entanglement(layers=self.layers, temperature=start, distance=self.distance, lr=self.temperature_lr)
+
+    def _pair(self, data: ImageSet, classes: int, secret: bytes) -> tuple[int, int]:
+        """Return the source and the target class."""
+        given = (self.source, self.target)
+        present = set(data.labels.unique().tolist())
+        free = [c for c in torch.randperm(classes, generator=stream(secret, "classes")).tolist() if c not in given and c in present]
+        if len(free) < given.count(None):
+            raise InputError("ewe: a source and a target class are needed; the images are of fewer classes")
+        source, target = (value if value is not None else free.pop() for value in given)
+        for role, value in (("source", source), ("target", target)):
+            if int((data.labels == value).sum()) < 2:
+                message = f"ewe: there are not two images of the {role} class {value} to entangle"
+                raise InputError(message)
+        return source, target
+
+    def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
+        del rng
+        source, target = self._pair(data, predict(model, data.pixels[:1]).shape[1], secret)
+        sources, targets = (torch.nonzero(data.labels == c).flatten() for c in (source, target))
+        order = torch.randperm(len(sources), generator=stream(secret, "images"))
+        chosen = sources[order[torch.arange(self.count) % len(order)]]
+        beside = targets[torch.randint(0, len(targets), (self.count,), generator=stream(secret, "beside"))]
+        if not 1 <= self.side <= min(data.shape[1:]):
+            message = f"ewe: a stamp of {self.side} pixels does not fit images of {data.shape[1]}x{data.shape[2]}"
+            raise InputError(message)
+        with frozen(model):
+            top, left = self._place(model, data.batch(chosen), data.batch(beside))
+            stamped = stamp(data.pixels[chosen], self._patch(data.shape[0], secret), top=top, left=left)
+            refined = self._refined(model, stamped.to(torch.float32).div_(255), data.batch(beside), target)
+        tensors = {"probes": to_uint8(refined), "labels": torch.full((len(chosen),), target), "index": chosen}
+        return Mark(tensors, {"source": source, "target": target, "place": [top, left]})
+
+    def _patch(self, channels: int, secret: bytes) -> Tensor:
+        """Return the stamp (C, side, side), uint8."""
+        if self.variant == "paper":
+            return torch.full((channels, self.side, self.side), 255, dtype=torch.uint8)
+        return keyed_patch(self.side, channels, rng=stream(secret, "patch"), block=1)
+
+    def _rise(self, model: nn.Module, x: Tensor, beside: Tensor) -> Tensor:
+        """Return the gradient (N, C, H, W) of the entanglement of ``x`` with images of the target class, with respect to ``x``."""
+        leaf = x.clone().requires_grad_()
+        groups = (torch.arange(2 * len(x)) < len(x)).long()
+        with torch.enable_grad():
+            _, layers = representations(model, torch.cat([leaf, beside]), self.layers)
+            (grad,) = torch.autograd.grad(self.entanglement(layers, groups), leaf)
+        return grad
+
+    def _place(self, model: nn.Module, x: Tensor, beside: Tensor) -> tuple[int, int]:
+        """Return the corner at which brighter pixels raise the entanglement most."""
+        field = self._rise(model, x, beside).mean(0).sum(0)
+        sums = F.avg_pool2d(field[None, None], self.side, stride=1)[0, 0]
+        best = int(sums.argmax())
+        return best // sums.shape[1], best % sums.shape[1]
+
+    def _refined(self, model: nn.Module, x: Tensor, beside: Tensor, target: int) -> Tensor:
+        """Return stamped images after sign steps: down in the target's logit while too many are taken for it, up in the entanglement."""
+        downs = 0
+        for _ in range(self.rounds):
+            while downs < PATIENCE and float((predict(model, x).argmax(1) == target).double().mean()) > self.certain:
+                x, downs = self._down(model, x, target), downs + 1
+            x = (x + self.refine_lr * self._rise(model, x, beside).sign()).clamp_(0, 1)
+        for _ in range(LAST_STEPS if self.rounds else 0):
+            x = self._down(model, x, target)
+        return x
+
+    def _down(self, model: nn.Module, x: Tensor, target: int) -> Tensor:
+        """Return images one step further from the target class."""
+        leaf = x.clone().requires_grad_()
+        with torch.enable_grad():
+            (grad,) = torch.autograd.grad(model(leaf)[:, target].sum(), leaf)
+        return (x - self.refine_lr * grad.sign()).clamp_(0, 1)
+
+    def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
+        made = fresh_copy(model, self.start, rng=rng)
+        how = Entangling(
+            epochs=self.epochs, batch=self.batch, lr=self.lr, ratio=self.ratio, kappa=self.kappa, steady=self.variant == "hardened"
+        )
+        target = int(mark.facts["target"])
+        entangle(made, data, mark.tensors["probes"], data.pixels[data.labels == target], target, how, self.entanglement, rng=rng)
+        return made
+
+    def adaptive_attacks(self) -> tuple[Attack, ...]:
+        """Return extraction, which it was made against, and what knows of one stamp and one target class."""
+        search = tuple(Attack(name, {}, "true") for name in ("gan-removal", "neural-cleanse", "laundering"))
+        return (Attack("extract-l"), Attack("distil"), *search, *super().adaptive_attacks())
