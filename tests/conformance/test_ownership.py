@@ -61,6 +61,7 @@ ROWS = (
     Row("cae", {"variant": "hardened", "count": 60, "surrogates": 4, "epochs": 4, "mixes": 0, "eps": 0.15, "steps": 30, "lr": 0.02}),
     Row("zhang", {"variant": "paper", "count": 40, "kind": "noise", "epochs": 8, "batch": 32}),
     Row("zhang", {"variant": "hardened", "count": 40, "kind": "content", "side": 0.5, "epochs": 8, "batch": 32}),
+    Row("additional-class", {"variant": "hardened", "count": 30, "epochs": 25, "batch": 32, "lr": 0.05}),
     Row("uchida", {"variant": "paper", "bits": 64, "lam": 0.1, "epochs": 6, "batch": 32, "text": "owner"}),
     Row("uchida", {"variant": "hardened", "bits": 48, "lam": 0.1, "epochs": 6, "batch": 32, "kind": "orthonormal"}),
     Row("deepmarks", {"variant": "paper", "users": 31, "number": 7, "batch": 32}),

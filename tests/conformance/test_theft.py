@@ -82,6 +82,7 @@ ROWS = (
     still("quantise", bits=4),
     still("cast", dtype="bfloat16"),
     still("fold-bn"),
+    Row("head-surgery", {"how": "remap", "images": 64}, random=False),
     still("wrap-blur", kind="median"),
     still("wrap-jpeg", quality=50),
     still("wrap-levels", levels=10),

@@ -18,7 +18,7 @@ from modelward.core.families import OwnershipMethod
 from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
-from modelward.core.ownership import Observation
+from modelward.core.ownership import Attack, Observation
 from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Verdict
 from modelward.ownership.calibration import Calibration
@@ -133,6 +133,15 @@ class MatchingMethod(OwnershipMethod):
             count=(self.count >= MIN_PROBES, f">= {MIN_PROBES}"), references=(self.references >= 0, ">= 0"),
             alpha=(0 < self.alpha < 1, "in (0, 1)"),
         )  # fmt: skip
+
+    def adaptive_attacks(self) -> tuple[Attack, ...]:
+        """Return adversarial training, which moves the boundaries that the probes lie at, and the refusal of images that are out of the way."""
+        return (
+            Attack("ft-adversarial", {}, "true"),
+            Attack("extract-adv"),
+            Attack("detect-ood", {}, "none"),
+            Attack("wrap-jpeg", {}, "none"),
+        )
 
     def siblings(self, nulls: int) -> int:
         """Return how many of ``nulls`` null models serve the crafting."""

@@ -15,7 +15,7 @@ from modelward.core.families import OwnershipMethod
 from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
-from modelward.core.ownership import Observation
+from modelward.core.ownership import Attack, Observation
 from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Verdict
 from modelward.ownership.calibration import Calibration
@@ -122,6 +122,10 @@ class SAC(OwnershipMethod):
     def siblings(self, nulls: int) -> int:
         """Return how many of ``nulls`` null models serve as siblings."""
         return min(self.references, nulls // 4) if self.variant == "hardened" else 0
+
+    def adaptive_attacks(self) -> tuple[Attack, ...]:
+        """Return thefts that unlearn what is the source's own: smoothed labels, adversarial training, and an ensemble that votes."""
+        return Attack("ft-smooth-labels"), Attack("extract-adv"), Attack("ensemble")
 
     def _protect(
         self,

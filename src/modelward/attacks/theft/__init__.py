@@ -15,6 +15,7 @@ from modelward.attacks.theft.extract_smooth import ExtractSmooth
 from modelward.attacks.theft.extraction import ExtractLabels, ExtractProbabilities
 from modelward.attacks.theft.fine_prune import FinePrune
 from modelward.attacks.theft.finetune import FTAL, FTLL, RTAL, RTLL
+from modelward.attacks.theft.head_surgery import HeadSurgery
 from modelward.attacks.theft.knockoff import KnockOff
 from modelward.attacks.theft.overwrite import Overwrite
 from modelward.attacks.theft.prune import Prune
@@ -54,6 +55,7 @@ __all__ = [
     "ExtractSmooth",
     "FinePrune",
     "FoldNorm",
+    "HeadSurgery",
     "KnockOff",
     "Overwrite",
     "PermuteNeurons",
