@@ -66,6 +66,8 @@ ROWS = (
     Row("uchida", {"variant": "hardened", "bits": 48, "lam": 0.1, "epochs": 6, "batch": 32, "kind": "orthonormal"}),
     Row("deepmarks", {"variant": "paper", "users": 31, "number": 7, "batch": 32}),
     Row("deepmarks", {"variant": "hardened", "users": 31, "number": 30, "batch": 32}),
+    Row("infip", {"variant": "paper", "count": 40}),
+    Row("infip", {"variant": "hardened", "count": 40, "rules": ["epsilon", "dtd"], "pool": 2}),
 )
 OURS = {name: cls for name, cls in catalogue().items() if issubclass(cls, OwnershipMethod) and cls.__module__.startswith("modelward.")}
 NUMBERS = [pytest.param(number, id=f"{row.name}{number}-{row.fields.get('variant')}") for number, row in enumerate(ROWS)]

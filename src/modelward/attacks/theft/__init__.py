@@ -8,6 +8,7 @@ from modelward.attacks.theft.detect_duplicates import DetectDuplicates
 from modelward.attacks.theft.detect_ood import DetectOOD
 from modelward.attacks.theft.detect_reconstruction import DetectDivergence, DetectReconstruction
 from modelward.attacks.theft.distil import Distil
+from modelward.attacks.theft.dummy_channels import DummyChannels
 from modelward.attacks.theft.ensemble import Ensemble
 from modelward.attacks.theft.extract_adversarial import ExtractAdversarial
 from modelward.attacks.theft.extract_cross import ExtractCross
@@ -20,9 +21,11 @@ from modelward.attacks.theft.knockoff import KnockOff
 from modelward.attacks.theft.overwrite import Overwrite
 from modelward.attacks.theft.prune import Prune
 from modelward.attacks.theft.prune_finetune import PruneFinetune
+from modelward.attacks.theft.push_maps import PushMaps
 from modelward.attacks.theft.quantise import Quantise
 from modelward.attacks.theft.regularise import Regularise
 from modelward.attacks.theft.reparameterise import PermuteNeurons, RescaleNeurons
+from modelward.attacks.theft.shift_logits import ShiftLogits
 from modelward.attacks.theft.smooth_labels import SmoothLabels
 from modelward.attacks.theft.transfer import Transfer
 from modelward.attacks.theft.weight_noise import WeightNoise
@@ -47,6 +50,7 @@ __all__ = [
     "DetectOOD",
     "DetectReconstruction",
     "Distil",
+    "DummyChannels",
     "Ensemble",
     "ExtractAdversarial",
     "ExtractCross",
@@ -61,10 +65,12 @@ __all__ = [
     "PermuteNeurons",
     "Prune",
     "PruneFinetune",
+    "PushMaps",
     "Quantise",
     "RecalibrateNorm",
     "Regularise",
     "RescaleNeurons",
+    "ShiftLogits",
     "SmoothLabels",
     "Transfer",
     "WeightNoise",

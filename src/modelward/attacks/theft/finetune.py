@@ -15,6 +15,7 @@ from modelward.core.result import Trace
 from modelward.core.view import AttackerView
 from modelward.models.parts import head, reinitialise
 from modelward.training import Recipe, fit
+from modelward.training.extras import Extras
 from modelward.training.loop import Adversary
 
 BATTERY = "Lukas, Jiang, Li, Kerschbaum: SoK: how robust is image classification DNN watermarking?, IEEE S&P 2022, arXiv 2108.04974"
@@ -62,7 +63,8 @@ class FTAL(TheftMethod):
                 parameter.requires_grad_(False)
             for parameter in layer.parameters():
                 parameter.requires_grad_(True)
-        log = fit(model, view.images.pixels, targets, recipe, rng=rng, adversary=self._adversary(), task=self.card.name)
+        extras = self._extras(model, view, rng=rng)
+        log = fit(model, view.images.pixels, targets, recipe, rng=rng, adversary=self._adversary(), extras=extras, task=self.card.name)
         trace.steps += len(log)
         for parameter in model.parameters():
             parameter.requires_grad_(True)
@@ -80,6 +82,11 @@ class FTAL(TheftMethod):
 
     def _adversary(self) -> Adversary | None:
         """Return what replaces every training batch, if anything does."""
+        return None
+
+    def _extras(self, model: nn.Module, view: AttackerView, *, rng: torch.Generator) -> Extras | None:
+        """Return what is trained beside the thief's images, if anything is."""
+        del model, view, rng
         return None
 
 
