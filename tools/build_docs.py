@@ -78,7 +78,7 @@ def page(method: type[Method]) -> str:
         ("When it fails, and what a result does not show", card.limits),
     ):
         if words:
-            lines += [f"## {title}", "", *(f"- {prose(text)}" for text in words), ""]
+            lines += [f"## {title}", "", *(f"- {prose(str(text))}" for text in words), ""]
     lines += ["## In the shell", "", "```sh", FAMILIES[method.family][2].format(name=card.name), "```", ""]
     if parts.get("Examples"):
         lines += ["## In Python", "", "```pycon", parts["Examples"], "```", ""]

@@ -19,6 +19,7 @@ from modelward.cli.doctor_command import doctor
 from modelward.cli.evidence_commands import commit, evidence_check, evidence_keygen
 from modelward.cli.key_commands import key_show, probes
 from modelward.cli.list_commands import data_list, methods, models_list
+from modelward.cli.matrix_command import matrix
 from modelward.cli.model_commands import models_get
 from modelward.cli.options import FLAG, invoked, with_options
 from modelward.cli.output import clean, emit, warn
@@ -67,7 +68,7 @@ def _register() -> None:
     """Put every command in its place, in the order of the help page."""
     measure, proof, around = "Measure", "Protect and prove", "Look around"
     whole: tuple[tuple[str, Callable[..., int]], ...] = (
-        (measure, audit), (measure, attack), (measure, steal), (measure, reproduce),
+        (measure, audit), (measure, attack), (measure, steal), (measure, reproduce), (measure, matrix),
         (proof, protect), (proof, verify), (proof, probes), (proof, commit),
         (around, methods), (around, convert), (around, doctor),
     )  # fmt: skip

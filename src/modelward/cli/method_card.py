@@ -87,7 +87,7 @@ def show_card(method: type[Method]) -> None:
     ):
         if words:
             say(f"\n{title}", style="bold")
-            facts([("-", text) for text in words])
+            facts([("-", str(text)) for text in words])
     docs = parameter_docs(method)
     rows = [(field.name, default_words(default_of(field)), docs.get(field.name, "")) for field in dataclasses.fields(method) if field.init]
     if rows:

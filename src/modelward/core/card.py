@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from modelward.core.claims import Claim
+
 
 class Scenario(enum.StrEnum):
     """What the one who verifies or attacks may touch."""
@@ -102,7 +104,7 @@ class Card:
     taxonomy
         the six attributes.
     claims
-        what the method says it withstands; each is printed "not tested" until rows exist.
+        what the method says it withstands; each is printed "not tested" until rows exist. A `Claim` also says which figure decides it.
     limits
         what a result of this method does not show.
     cost
@@ -113,7 +115,7 @@ class Card:
     title: str
     paper: str
     taxonomy: Taxonomy
-    claims: tuple[str, ...] = ()
+    claims: tuple[str | Claim, ...] = ()
     limits: tuple[str, ...] = ()
     cost: str = "seconds"
     tags: tuple[str, ...] = field(default=())

@@ -38,7 +38,7 @@ def assess(job: Job) -> Outcome:
     if not isinstance(method, OwnershipMethod):
         message = f"{settings['method']} proves no ownership"
         raise UsageError(message)
-    nulls, validation, thieves, strangers = (_group(job, prefix) for prefix in ("null", "validation", "thief", "stranger"))
+    nulls, validation, thieves, strangers = (group_of(job, prefix) for prefix in ("null", "validation", "thief", "stranger"))
     load = {digest: _remembering(job, digest) for digest in {**nulls, **validation, **thieves, **strangers}.values()}
     victim = get_model(job.store, job.inputs["victim"])
     _, key = method.protect(
@@ -69,7 +69,7 @@ def _remembering(job: Job, digest: str) -> Remembering:
     return Remembering(get_model(job.store, digest), digest)
 
 
-def _group(job: Job, prefix: str) -> dict[str, str]:
+def group_of(job: Job, prefix: str) -> dict[str, str]:
     """Return the inputs under ``prefix`` in order of their number."""
     chosen = [name for name in job.inputs if name.startswith(f"{prefix}/")]
     return {name: job.inputs[name] for name in sorted(chosen, key=lambda name: int(name.rpartition("/")[2]))}
@@ -141,8 +141,8 @@ def accuser(job: Job) -> Outcome:
     method = find(job.settings["method"]).configured(dict(job.settings["fields"]))
     assert isinstance(method, OwnershipMethod)  # noqa: S101  # assess checks the same settings first
     victim = get_model(job.store, job.inputs["victim"])
-    nulls = [_remembering(job, digest) for digest in _group(job, "null").values()]
-    won, rows = 0, _group(job, "accuser")
+    nulls = [_remembering(job, digest) for digest in group_of(job, "null").values()]
+    won, rows = 0, group_of(job, "accuser")
     details = []
     for digest in rows.values():
         _, key = method.protect(

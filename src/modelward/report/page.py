@@ -22,7 +22,7 @@ GALLERY = 24
 
 
 @functools.cache
-def _environment() -> Environment:
+def environment() -> Environment:
     """Return the template environment: everything is escaped, nothing undefined goes unnoticed."""
     made = Environment(
         loader=PackageLoader("modelward.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -57,7 +57,7 @@ def _page(document: Mapping[str, Any], gallery: int) -> str:
         "flagged": sum(c["status"] == "flagged" for s in sections for c in s["checks"]) + sum(len(s["flags"]) for s in sections),
         "not tested": sum(len(s["not_tested"]) for s in sections) + sum(c["status"] == "not tested" for s in sections for c in s["checks"]),
     }
-    return _environment().get_template("page.html.j2").render(d=document, overview=overview, gallery=gallery)
+    return environment().get_template("page.html.j2").render(d=document, overview=overview, gallery=gallery)
 
 
 def row_groups(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:

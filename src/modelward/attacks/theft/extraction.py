@@ -62,10 +62,19 @@ class ExtractLabels(TheftMethod):
         before = view.victim.queries
         pixels, targets = self._asked(view, rng=rng)
         queries = view.victim.queries - before
+        model = self._wide_enough(model, targets, rng=rng)
         log = fit(model, pixels, targets, recipe, rng=rng, adversary=self._adversary(), task=self.card.name)
         trace.steps = len(log)
         arch = model.arch if isinstance(model, Net) else view.arch
         return Theft(model, arch, log={"epochs": self.epochs, "queries": queries, "loss": log[-1].loss if log else None})
+
+    @staticmethod
+    def _wide_enough(model: nn.Module, targets: Tensor, *, rng: torch.Generator) -> nn.Module:
+        """Return a network with an output for every class that the victim answered with: it may have more than the thief's images."""
+        outputs = targets.shape[1] if targets.ndim == 2 else int(targets.max()) + 1
+        if not isinstance(model, Net) or outputs <= model.classes:
+            return model
+        return build(model.arch, classes=outputs, channels=model.channels, size=model.size, rng=rng)
 
     def _recipe(self) -> Recipe:
         """Return how the new network is trained."""

@@ -1,0 +1,157 @@
+"""Work: protect a model with one method, and measure all that can be said before anybody attacks it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from modelward.core.catalogue import find
+from modelward.core.errors import InputError, UsageError
+from modelward.core.families import OwnershipMethod
+from modelward.core.guard import predict
+from modelward.core.key import Key
+from modelward.core.rng import derive_seed, generator, spawn
+from modelward.core.suspect import Suspect
+from modelward.core.verdict import Verdict
+from modelward.evaluation.cell import Job, Outcome
+from modelward.evaluation.parcels import get_images, get_model, pack_key
+from modelward.evaluation.rows import Row, from_interval, rate
+from modelward.evaluation.work_fingerprint import group_of
+from modelward.keys.derive import derive
+from modelward.ownership.mark import MarkMethod
+from modelward.statistics import auc_delong, mcnemar, mean_interval, upper_bound
+
+TRIES = (1, 10, 100, 1000)
+
+
+def configured(settings: Mapping[str, Any]) -> OwnershipMethod:
+    """Return the ownership method of a cell's settings."""
+    method = find(settings["method"]).configured(dict(settings["fields"]))
+    if not isinstance(method, OwnershipMethod):
+        message = f"{settings['method']} proves no ownership"
+        raise UsageError(message)
+    return method
+
+
+def protect(job: Job) -> Outcome:
+    """Protect, and measure without any attack; the artefact holds the key, and the model where protecting changed it.
+
+    Settings: ``method``, ``fields``, ``guesses`` (keys of other secrets tried on the protected model). Inputs: ``victim``, ``owner``,
+    ``probes``, ``test``, ``null/I``, ``validation/I``, ``stranger/I``.
+    """
+    torch.set_num_threads(job.threads)
+    method, victim = configured(job.settings), get_model(job.store, job.inputs["victim"])
+    nulls, thieves, strangers = (_models(job, name) for name in _GROUPS)
+    data = get_images(job.store, job.inputs["owner" if method.marks else "probes"])
+    seed = derive_seed(job.seed, "secret")
+    secret = derive(seed.to_bytes(8, "big") * 4, "matrix")
+    started = time.perf_counter()
+    model, key = method.protect(victim, data, secret=secret, nulls=nulls, thieves=thieves, rng=generator(job.seed))
+    spent = time.perf_counter() - started
+    test = get_images(job.store, job.inputs["test"])
+    found = [*_fidelity(victim, model, test), *_verification(method, model, key, spent), *_uniqueness(method, key, strangers)]
+    found += [*_guessing(method, model, key, data, job), *_forging(method, strangers, key, data, nulls, job), *_stealth(key, nulls, test)]
+    rows = [{**row.as_json(), "method": method.card.name, "variant": method.variant, "seed": job.seed} for row in found]
+    packed = pack_key(key, model if method.marks else None)
+    return Outcome(rows, packed.arrays, packed.facts)
+
+
+def _models(job: Job, prefix: str) -> list[nn.Module]:
+    """Return the models that the job was given under ``prefix``."""
+    return [get_model(job.store, digest) for digest in group_of(job, prefix).values()]
+
+
+_GROUPS = ("null", "validation", "stranger")
+
+
+def _fidelity(before: nn.Module, after: nn.Module, test: Any) -> list[Row]:
+    """Return how much accuracy protecting costs, paired over the test images, and the share of them that an extra class takes."""
+    answers = [predict(model, test.pixels).argmax(1) for model in (before, after)]
+    right = [(answer == test.labels).numpy().astype(float) for answer in answers]
+    lost = mean_interval(right[0] - right[1])
+    p = mcnemar(right[0], right[1])
+    beyond = int((answers[1] >= len(test.classes)).sum())
+    return [
+        from_interval("fidelity_drop", lost, unit="fraction", extra={"before": right[0].mean(), "after": right[1].mean(), "mcnemar_p": p}),
+        rate("answers_beyond_classes", beyond, len(test)),
+    ]
+
+
+def _verification(method: OwnershipMethod, model: nn.Module, key: Key, seconds: float) -> list[Row]:
+    """Return the verdict on the protected model itself, the false claims behind it, what the key carries, and what protecting cost."""
+    started = time.perf_counter()
+    verdict = method.verify(Suspect.of_model(model), key)
+    took = time.perf_counter() - started
+    facts = {
+        "matches": verdict.matches, "decision": verdict.decision.value, "threshold": verdict.threshold, "p": verdict.p_value,
+        "parametric_p": verdict.parametric_p, "nulls": verdict.nulls, "statistic": verdict.statistic_name, "model_digest": key.model_digest,
+        "forgeable": method.forgeable, "needs": method.needs.value,
+    }  # fmt: skip
+    bits = float(key.facts.get("bits", 0) or 0)
+    return [
+        Row(metric="verification", value=verdict.statistic, n=1, unit="statistic", seconds=took, extra=facts),
+        rate("false_claims", verdict.false_claims, verdict.false_claim_trials, extra={"bound": verdict.false_claim_bound}),
+        Row(metric="capacity_bits", value=bits, n=1, unit="bits"),
+        Row(metric="queries", value=float(verdict.queries), n=1, unit="images"),
+        Row(metric="protect_seconds", value=seconds, n=1, unit="seconds", seconds=seconds),
+    ]
+
+
+def _read(method: OwnershipMethod, model: nn.Module, key: Key) -> Verdict | None:
+    """Return the verdict, or ``None`` when the model has nothing that the key could be read from."""
+    try:
+        return method.verify(Suspect.of_model(model), key)
+    except InputError:
+        return None
+
+
+def _uniqueness(method: OwnershipMethod, key: Key, strangers: list[nn.Module]) -> list[Row]:
+    """Return how many models that calibrated nothing the key fits."""
+    verdicts = [verdict for model in strangers if (verdict := _read(method, model, key)) is not None]
+    accused = sum(verdict.matches for verdict in verdicts)
+    return [rate("strangers_accused", accused, len(verdicts), extra={"bound": upper_bound(accused, len(verdicts)) if verdicts else None})]
+
+
+def _guessing(method: OwnershipMethod, model: nn.Module, key: Key, data: Any, job: Job) -> list[Row]:
+    """Return how often keys of other secrets fit the protected model at the threshold of its own key, and the best of q tries."""
+    limit = method.verify(Suspect.of_model(model), key).threshold
+    count = int(job.settings["guesses"])
+    if limit is None or not isinstance(method, MarkMethod):
+        return []
+    rng, scores = generator(derive_seed(job.seed, "guesses")), []
+    for number in range(count):
+        secret = derive(job.seed.to_bytes(8, "big") * 4, "guess", str(number))
+        guess = method.claim(model, data, secret=secret, rng=generator(spawn(rng)))
+        scores.append(method.verify(Suspect.of_model(model), guess).statistic)
+    best = {str(q): bool(min(scores[:q]) <= limit) for q in TRIES if q <= count}
+    hits = sum(score <= limit for score in scores)
+    return [rate("key_specificity", hits, count, extra={"best_of": best, "best_statistic": min(scores), "threshold": limit})]
+
+
+def _forging(method: OwnershipMethod, strangers: list[nn.Module], key: Key, data: Any, nulls: list[nn.Module], job: Job) -> list[Row]:
+    """Return whether a key can be made to fit a model after the fact, and what becomes of the claim without a dated commitment."""
+    del key
+    if not isinstance(method, MarkMethod) or not strangers:
+        return []
+    secret = derive(job.seed.to_bytes(8, "big") * 4, "forgery")
+    try:
+        forged = method.forge(strangers[0], data, secret=secret, nulls=nulls, rng=generator(derive_seed(job.seed, "forgery")))
+        verdict = method.verify(Suspect.of_model(strangers[0]), forged)
+    except InputError as error:
+        return [Row(metric="forged_key_fits", value=float("nan"), n=0, flags=(str(error),))]
+    return [rate("forged_key_fits", int(verdict.matches), 1, extra={"statistic": verdict.statistic, "decision": verdict.decision.value})]
+
+
+def _stealth(key: Key, nulls: list[nn.Module], test: Any) -> list[Row]:
+    """Return the AUC with which an independent model's confidence tells key images from ordinary ones: .5 is stealthy."""
+    probes = key.tensors.get("probes")
+    if probes is None or not nulls or probes.shape[1:] != test.pixels.shape[1:]:
+        return []
+    odd, usual = (-predict(nulls[0], pixels).softmax(1).amax(1).numpy().astype(np.float64) for pixels in (probes, test.pixels))
+    interval = auc_delong(odd, usual)
+    return [from_interval("key_image_auc", interval, unit="auc")]
