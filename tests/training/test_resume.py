@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from torch import nn
 
 from modelward.core import progress
+from modelward.core.errors import FormatError
 from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
 from modelward.core.rng import generator
+from modelward.io.safetensors import load_tensors, save_tensors
 from modelward.models import build
 from modelward.training import Epoch, Recipe, fit
 
@@ -138,3 +141,28 @@ def test_frozen_layers_resume_too(train: ImageSet, test: ImageSet, tmp_path: Pat
 def test_a_checkpoint_leaves_no_rubbish(train: ImageSet, test: ImageSet, tmp_path: Path) -> None:
     train_once(net(), train, test, PLAIN, checkpoint=tmp_path / "run.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["run.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "gone"),
+    [("{", ""), ("[]", ""), ("null", ""), ("[" * 100_000, ""), ({"log": None}, ""), ({"log": [[1]]}, ""), ({"updates": "many"}, ""), ({}, "model/"),
+     ({}, "shape")],
+)  # fmt: skip
+def test_a_malformed_checkpoint_gives_one_sentence(
+    facts: str | dict[str, Any], gone: str, train: ImageSet, test: ImageSet, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.safetensors"
+    train_once(net(), train, test, PLAIN, checkpoint=path)
+    tensors, metadata = load_tensors(path)
+    if isinstance(facts, dict):
+        facts = json.dumps(json.loads(metadata["training"]) | facts)
+    if gone == "shape":
+        tensors = {name: torch.zeros(2, 3, 4) if name.startswith("optimizer/") else tensor for name, tensor in tensors.items()}
+    elif gone:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(gone)}
+    save_tensors(path, tensors, {**metadata, "training": facts})
+    with pytest.raises(
+        FormatError, match=r"run\.safetensors is no checkpoint that training can go on from .*; remove it to begin anew"
+    ) as caught:
+        train_once(net(), train, test, PLAIN, checkpoint=path)
+    assert "\n" not in str(caught.value)
