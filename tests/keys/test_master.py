@@ -24,6 +24,7 @@ def test_a_hundred_users_have_distinct_secrets_that_anybody_with_the_master_find
     assert len({secret_digest(secret) for secret in secrets.values()}) == len(places)
     assert all(again.secret(u, p, generation=g) == secret for (u, p, g), secret in secrets.items())
     assert Master.fresh().secret("user0", "zhang", generation=1) not in secrets.values()
+    assert len({master.shared(p, generation=g) for p in ("zhang", "deepmarks") for g in (1, 2)} | set(secrets.values())) == len(places) + 4
     with pytest.raises(UsageError, match="generations 1 to 2, not 3"):
         master.secret("ann", "zhang", generation=3)
 
@@ -36,7 +37,7 @@ def test_a_master_secret_is_private_shown_to_nobody_and_never_overwritten(tmp_pa
     assert secret not in repr(master) + str(master)
     with pytest.raises(UsageError, match="never overwritten"):
         write_master(tmp_path / "m.json", Master.fresh())
-    with pytest.raises(InputError, match="new-master"):
+    with pytest.raises(InputError, match="modelward key new-master"):
         read_master(tmp_path / "none.json")
 
 

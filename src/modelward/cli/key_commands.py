@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelward.cli.commitment_options import CommitmentFile, OpeningFile, Released, TsaRoot, committed_of
 from modelward.cli.key_facts import header, header_lines
+from modelward.cli.key_standing import dated, standing
 from modelward.cli.options import Options, working
 from modelward.cli.output import emit, facts, say
 from modelward.core.errors import UsageError
@@ -60,12 +62,26 @@ def probes(options: Options, key: KeyFile, *, passphrase_file: PassphraseFile = 
     return 0
 
 
-def key_show(options: Options, key: KeyFile, *, passphrase_file: PassphraseFile = None, passphrase_fd: PassphraseFd = None) -> int:
-    """Show what a key says of itself, without what is secret in it."""
+def key_show(
+    options: Options,
+    key: KeyFile,
+    *,
+    registry: Annotated[
+        Path | None, typer.Option("--registry", metavar="FILE", help="Registry of users; by default registry.sqlite near the key.")
+    ] = None,
+    commitment: CommitmentFile = None,
+    opening: OpeningFile = None,
+    tsa_root: TsaRoot = None,
+    released: Released = None,
+    passphrase_file: PassphraseFile = None,
+    passphrase_fd: PassphraseFd = None,
+) -> int:
+    """Show what a key says of itself, without what is secret in it; what its user may still do, and what its commitment is worth."""
     found = key_in(key, passphrase_file, passphrase_fd)
+    about = standing(found, key, registry) | dated(committed_of(found, commitment, opening, tsa_root, released))
     if options.as_json:
-        emit("key-facts", header(found) | {"key": key})
+        emit("key-facts", header(found) | {"key": key} | about)
     else:
         say(key.name, style="bold", wrap=False)
-        facts(header_lines(found))
+        facts([*header_lines(found), *((name, str(value)) for name, value in about.items())])
     return 0

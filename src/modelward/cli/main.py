@@ -20,11 +20,13 @@ from modelward.cli.evidence_commands import commit, evidence_check, evidence_key
 from modelward.cli.key_commands import key_show, probes
 from modelward.cli.list_commands import data_list, methods, models_list
 from modelward.cli.matrix_command import matrix
+from modelward.cli.master_commands import backup, new_master, rotate
 from modelward.cli.model_commands import models_get
 from modelward.cli.options import FLAG, invoked, with_options
 from modelward.cli.output import clean, emit, warn
 from modelward.cli.protect_command import protect
 from modelward.cli.store_commands import convert, store_clear, store_list
+from modelward.cli.user_commands import issue, revoke, trace
 from modelward.cli.verify_command import verify
 from modelward.core.errors import ModelwardError
 
@@ -69,13 +71,19 @@ def _register() -> None:
     measure, proof, around = "Measure", "Protect and prove", "Look around"
     whole: tuple[tuple[str, Callable[..., int]], ...] = (
         (measure, audit), (measure, attack), (measure, steal), (measure, reproduce), (measure, matrix),
-        (proof, protect), (proof, verify), (proof, probes), (proof, commit),
+        (proof, protect), (proof, verify), (proof, probes), (proof, commit), (proof, issue), (proof, revoke),
+        (proof, trace),
         (around, methods), (around, convert), (around, doctor),
     )  # fmt: skip
     for panel, command in whole:
         app.command(rich_help_panel=panel)(with_options(command))
     groups: tuple[tuple[str, str, str, dict[str, Callable[..., int]]], ...] = (
-        (proof, "key", "Read key files without showing what is secret.", {"show": key_show}),
+        (
+            proof,
+            "key",
+            "Key files, and the master secret of many users.",
+            {"show": key_show, "new-master": new_master, "rotate": rotate, "backup": backup},
+        ),
         (proof, "evidence", "Evidence that a third party can check.", {"keygen": evidence_keygen, "check": evidence_check}),
         (around, "data", "Image sets that have a name.", {"list": data_list}),
         (around, "models", "Architectures that have a name, and trained networks.", {"list": models_list, "get": models_get}),

@@ -63,7 +63,7 @@ def protect(
 
     With --nulls or --calibrate it is calibrated: only then can a verdict be more than undecided.
     """
-    chosen = _settings(settings or [], variant)
+    chosen = chosen_settings(settings or [], variant)
     _require_possible(out_key, nulls, calibrate)
     _require_out_model(method, out_model)
     passphrase = passphrase_of(passphrase_file, passphrase_fd)
@@ -156,7 +156,7 @@ def _require_possible(path: Path, nulls: Path | None, calibrate: str | None) -> 
         raise UsageError(message)
 
 
-def _settings(pairs: list[str], variant: str | None) -> dict[str, Any]:
+def chosen_settings(pairs: list[str], variant: str | None) -> dict[str, Any]:
     """Return the hyper-parameters of --set and --variant."""
     chosen = parse_settings(pairs)
     if variant is None:

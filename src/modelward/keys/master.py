@@ -19,6 +19,7 @@ SCHEMA = "modelward/master"
 VERSION = 1
 CAP = 2**20
 SIZE = 32
+SHARED = "*"  # no user may be called that
 
 
 class Master:
@@ -71,6 +72,10 @@ class Master:
             raise UsageError(message)
         return derive(self._generations[number], "user", str(number), user, purpose)
 
+    def shared(self, purpose: str, *, generation: int | None = None) -> bytes:
+        """Return the 32 bytes that all users of a purpose have in common, for codes that tell users apart by their numbers."""
+        return derive(self.secret(SHARED, purpose, generation=generation), "shared")
+
     def packed(self) -> bytes:
         """Return the content of its file, in plain."""
         content = {"schema": SCHEMA, "version": VERSION, "generations": {str(n): value.hex() for n, value in self._generations.items()}}
@@ -113,7 +118,7 @@ def read_master(path: Path | str, *, passphrase: Secret | None = None) -> Master
     """
     path = Path(path)
     if not path.exists():
-        message = f"there is no master secret {path}; make one with: modelward issue --new-master {path}"
+        message = f"there is no master secret {path}; make one with: modelward key new-master --out {path}"
         raise InputError(message)
     data = read_bytes(path, cap=CAP)
     if is_encrypted(data):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,19 @@ class Registry:
             connection.exec_driver_sql(f"PRAGMA application_id={MARK}")
             connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
 
-    def issue(self, requests: Sequence[Request], *, purpose: str, generation: int) -> list[Grant]:
+    def issue(
+        self, requests: Sequence[Request], *, purpose: str, generation: int, check: Callable[[Grant], object] = lambda _: None
+    ) -> list[Grant]:
         """Record grants in one transaction, all or none, and return them in order.
+
+        Parameters
+        ----------
+        requests
+            users with the digests of their secrets.
+        purpose, generation
+            what for, and under which generation of the master secret.
+        check
+            is shown every grant before it is recorded; when it raises, none is.
 
         Raises
         ------
@@ -106,6 +117,8 @@ class Registry:
         with self._connected("written", write=True) as connection:
             numbers = _numbers(connection, purpose)
             made = [self._grant(connection, request, purpose, generation, numbers, now) for request in requests]
+            for grant in made:
+                check(grant)
             if made:
                 connection.execute(insert(GRANTS), [vars(grant) for grant in made])
         return made

@@ -1,0 +1,190 @@
+"""``modelward issue``, ``revoke`` and ``trace``: keys for many users, and whose copy leaked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelward.cli.audit_commands import Arch, Data, Jobs, Model, Size, TrainedOn, ask
+from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
+from modelward.cli.options import FLAG, Options, working
+from modelward.cli.output import emit, facts, note, say, table, warn
+from modelward.cli.protect_command import Calibrate, Nulls, Settings, Variant, chosen_settings
+from modelward.cli.service_options import suspect_of, told
+from modelward.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from modelward.audit import Question
+    from modelward.audit.issuing import Issued, Maker
+    from modelward.audit.tracing import Tracing
+    from modelward.io.age import Secret
+    from modelward.keys.registry import Registry
+
+NAMED, UNKNOWN = 1, 3
+SHOWN = 10
+MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="Ownership method that marks, as in deepmarks.", show_default=False)]
+RegistryFile = Annotated[Path, typer.Option("--registry", metavar="FILE", help="Registry of users.")]
+MasterFile = Annotated[Path, typer.Option("--master", metavar="FILE", help="Master secret: modelward key new-master.")]
+User = Annotated[str | None, typer.Option("--user", metavar="NAME", help="Who gets a key.")]
+Expires = Annotated[str | None, typer.Option("--expires", metavar="DATE", help="Last day on which the grant holds.")]
+Roster = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Table of many users, with the header user,expires.")]
+Keys = Annotated[Path | None, typer.Option("--keys", metavar="DIR", help="Where keys and copies go; by default keys/ beside the registry.")]
+Copies = Annotated[
+    bool, typer.Option("--copies", metavar=FLAG, help="Mark a copy of the model for each user; implied by --model and --nulls.")
+]
+
+
+def issue(
+    options: Options,
+    method: MethodName,
+    *,
+    user: User = None,
+    expires: Expires = None,
+    csv: Roster = None,
+    master: MasterFile = Path("master.json"),
+    registry: RegistryFile = Path("registry.sqlite"),
+    keys: Keys = None,
+    copies: Copies = False,
+    model: Model = None,
+    arch: Arch = None,
+    data: Data = "fashion-mini",
+    trained_on: TrainedOn = None,
+    size: Size = None,
+    nulls: Nulls = None,
+    calibrate: Calibrate = None,
+    settings: Settings = None,
+    variant: Variant = None,
+    passphrase_file: PassphraseFile = None,
+    passphrase_fd: PassphraseFd = None,
+    jobs: Jobs = None,
+    convention: Any = None,
+) -> int:
+    """Issue keys to users: each gets a secret of his own, and with --copies or --model a copy of the model that carries it.
+
+    The secrets come from the master secret by the user's name; the registry keeps digests, numbers and dates. Users are issued all or none;
+    an interrupted run goes on where it stopped.
+    """
+    if (user is None) == (csv is None) or (csv is not None and expires is not None):
+        raise UsageError("say who gets a key: --user NAME with or without --expires DATE, or --csv FILE")
+    chosen = chosen_settings(settings or [], variant)
+    passphrase = passphrase_of(passphrase_file, passphrase_fd)
+    with working(options):
+        from modelward.audit.issuing import grant_users, issue_keys
+        from modelward.keys.grants import require_day
+        from modelward.keys.master import read_master
+        from modelward.keys.registry import Registry
+        from modelward.keys.roster import read_roster
+
+        users = [(user, require_day(expires))] if user is not None else read_roster(csv or Path())
+        root = read_master(master, passphrase=passphrase)
+        make = None
+        if copies or model is not None or nulls is not None or calibrate is not None:
+            question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size, convention=convention)
+            make = _maker(method, question, calibrate, nulls, jobs)
+        book = Registry(registry, create=True)
+        grants = grant_users(book, root, method, chosen, users)
+        folder = keys or registry.parent / "keys"
+        done = []
+        for issued in issue_keys(book, root, method, chosen, grants, folder=folder, make=make, passphrase=passphrase):
+            done.append(issued)
+            note(f"{issued.grant.user}: {issued.key}", quiet=options.quiet)
+    if book.made:
+        warn(f"the registry {registry} is new and has no copy: modelward key backup --out DIR, before you need one")
+    _tell_issued(done, as_json=options.as_json)
+    return 0
+
+
+def _maker(method: str, question: Question, calibrate: str | None, nulls: Path | None, jobs: int | None) -> Maker:
+    """Return what makes a user's copy of the question's model."""
+    from modelward.audit import Protected, enrol
+    from modelward.evaluation.store import Store
+
+    def make(settings: dict[str, Any], secret: bytes) -> Protected:
+        return enrol(method, settings, question, calibrate=calibrate, nulls=nulls, store=Store(), jobs=jobs, secret=secret)
+
+    return make
+
+
+def _tell_issued(done: list[Issued], *, as_json: bool) -> None:
+    """Print who was issued what."""
+    if as_json:
+        users = [{"user": each.grant.user, "number": each.grant.number, "generation": each.grant.generation, "expires": each.grant.expires,
+                  "key": each.key, "model": each.model} for each in done]  # fmt: skip
+        emit("issued", {"users": users})
+        return
+    rows = [(each.grant.user, each.grant.number, each.grant.expires or "never", each.key, each.model or "none") for each in done[:SHOWN]]
+    table(("user", "number", "expires", "key", "copy"), rows, right=("number",))
+    say(f"{len(done)} issued" + (f", the first {SHOWN} are shown" if len(done) > SHOWN else ""))
+
+
+def revoke(
+    options: Options,
+    user: Annotated[str, typer.Argument(metavar="USER", help="Who may no longer use a key.", show_default=False)],
+    *,
+    registry: RegistryFile = Path("registry.sqlite"),
+    method: Annotated[str | None, typer.Option("--method", metavar="METHOD", help="Only the grants for this method.")] = None,
+) -> int:
+    """Revoke a user's grants. What the user holds stays out there; the registry says from now on that it is void.
+
+    Exit code 3: they were revoked already.
+    """
+    from modelward.keys.registry import Registry
+
+    count = Registry(registry).revoke(user, purpose=method)
+    if options.as_json:
+        emit("revoked", {"user": user, "grants": count})
+    else:
+        say(f"{count} grants of {user} revoked" if count else f"the grants of {user} were revoked already", wrap=False)
+    return 0 if count else UNKNOWN
+
+
+def trace(
+    options: Options,
+    suspect: Annotated[str, typer.Argument(metavar="SUSPECT", help="Model, or address of a service.", show_default=False)],
+    method: Annotated[str, typer.Option("--method", metavar="METHOD", help="Method that the users' copies carry a mark of.")],
+    *,
+    registry: RegistryFile = Path("registry.sqlite"),
+    arch: Arch = None,
+    passphrase_file: PassphraseFile = None,
+    passphrase_fd: PassphraseFd = None,
+    convention: Any = None,
+) -> int:
+    """Say whose copy a suspect was made from, by the keys of all users. "Unknown" is an answer.
+
+    Exit code 1: somebody is named, 3: nobody.
+    """
+    chosen = suspect_of(suspect, None)
+    passphrase: Secret | None = passphrase_of(passphrase_file, passphrase_fd)
+    with working(options):
+        from modelward.audit.tracing import trace as asked
+        from modelward.keys.registry import Registry
+
+        book: Registry = Registry(registry)
+        found = asked(chosen, book, method, arch=arch, passphrase=passphrase, convention=convention)
+    _tell_trace(found, told(chosen), as_json=options.as_json)
+    return NAMED if found.named else UNKNOWN
+
+
+def _tell_trace(found: Tracing, suspect: str, *, as_json: bool) -> None:
+    """Print whose copy a suspect is."""
+    if as_json:
+        from dataclasses import asdict
+
+        emit("trace", {"suspect": suspect, **asdict(found), "exit_code": NAMED if found.named else UNKNOWN})
+        return
+    if found.named:
+        say(f"{suspect} was made from the copy of {' and '.join(found.named)}.", style="bold red")
+    else:
+        say(f"UNKNOWN: nobody can be named for {suspect}.", style="bold yellow")
+    for text in found.notes:
+        say(text)
+    rows = [
+        (row.user, row.state, f"{row.statistic:.4f}", "none" if row.threshold is None else f"{row.threshold:.4f}",
+         "none" if row.corrected is None else f"{row.corrected:.2g}")
+        for row in found.users[:SHOWN]
+    ]  # fmt: skip
+    table(("user", "grant", "statistic", "threshold", f"p over {len(found.users)} users"), rows, right=("statistic", "threshold"))
+    if found.margin is not None:
+        facts([("margin to the second", f"{found.margin:.4f}")])
