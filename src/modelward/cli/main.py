@@ -19,8 +19,8 @@ from modelward.cli.doctor_command import doctor
 from modelward.cli.evidence_commands import commit, evidence_check, evidence_keygen
 from modelward.cli.key_commands import key_show, probes
 from modelward.cli.list_commands import data_list, methods, models_list
-from modelward.cli.matrix_command import matrix
 from modelward.cli.master_commands import backup, new_master, rotate
+from modelward.cli.matrix_command import matrix
 from modelward.cli.model_commands import models_get
 from modelward.cli.options import FLAG, invoked, with_options
 from modelward.cli.output import clean, emit, warn
