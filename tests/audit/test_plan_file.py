@@ -119,6 +119,33 @@ def test_saying_it_twice_is_refused_unless_it_is_the_same(tmp_path):
     assert read(tmp_path, "seed: 3\n", Question(seed=3)).seed == 3
 
 
+@pytest.mark.parametrize("said", ["plan", "shell"])
+def test_a_battery_takes_the_place_of_the_profiles_thefts(said, tmp_path, home):
+    from modelward.audit.plan import make_plan
+    from modelward.audit.question import prepare
+    from modelward.evaluation.farm import battery
+    from modelward.evaluation.store import Store
+
+    del home
+    plain = Question(profile="smoke")
+    question = read(tmp_path, "battery: smoke\nprofile: smoke\n") if said == "plan" else Question(profile="smoke", battery="smoke")
+    plan, usual = (make_plan(prepare(asked, Store(tmp_path / "store"))) for asked in (question, plain))
+    assert [spec for spec, _ in plan.thieves] == battery("lenet5", profile="smoke")
+    assert len({cell.key for _, cell in plan.thieves}) == len(plan.thieves) >= 39
+    assert len(usual.thieves) == 12
+    assert [cell.key for cell in plan.curves.values()] == [cell.key for cell in usual.curves.values()]
+    assert sum(name.startswith("thief/") for name in plan.fingerprints[0].inputs) == len(plan.thieves)
+
+
+def test_a_battery_beside_a_list_of_thefts_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="keep one of the two"):
+        read(tmp_path, "battery: smoke\ntheft: [{method: ftal}]\n")
+    with pytest.raises(UsageError, match="keep one of the two"):
+        read(tmp_path, "battery: smoke\n", Question(battery="full"))
+    with pytest.raises(UsageError, match=r"battery is smoke, standard, full, not 'ful'.*full"):
+        Question(battery="ful")
+
+
 def test_the_published_schema_is_the_one_in_force():
     published = json.loads((SCHEMAS / "plan-1.schema.json").read_text())
     assert published == plan_schema()

@@ -64,7 +64,7 @@ def make_plan(ground: Ground) -> Plan:
 
 def scope_of(ground: Ground) -> Scope:
     """Return what is tested: what the question chose, else what its profile tests."""
-    return ground.question.choice.over(usual_scope(ground.question.profile, ground.loaded.arch))
+    return ground.question.choice.over(usual_scope(ground.question.profile, ground.loaded.arch, ground.question.battery))
 
 
 def _theft(ground: Ground, spec: TheftSpec, purpose: str) -> Cell:

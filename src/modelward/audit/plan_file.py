@@ -79,6 +79,9 @@ class PlanFile(_Strict):
     images: int | None = Field(default=None, ge=1, description="how many test images are attacked")
     evasion: list[Evasion] | None = None
     corruptions: list[str] | None = None
+    battery: Literal["smoke", "standard", "full"] | None = Field(
+        default=None, description="every theft there is, in this size; instead of a list under `theft`"
+    )
     theft: list[Stealing] | None = None
     ownership: list[Ownership] | None = None
     fail_if: list[str] = Field(default_factory=list, description="conditions such as 'robust_acc < .4'")
@@ -115,7 +118,7 @@ def with_plan(question: Question, path: Path | str) -> Question:
     except ValidationError as error:
         raise _teach(file, error) from None
     said: dict[str, Any] = {
-        name: value for name in ("arch", "data", "profile", "seed", "trained_on") if (value := getattr(plan, name)) is not None
+        name: value for name in ("arch", "battery", "data", "profile", "seed", "trained_on") if (value := getattr(plan, name)) is not None
     }
     if plan.model is not None:
         said["model"] = Path(plan.model)

@@ -7,11 +7,12 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modelward.audit.scope import Choice, usual_scope
+from modelward.audit.scope import Choice, require_one_of, usual_scope
 from modelward.core.errors import InputError, UsageError
 from modelward.core.guard import state_digest
 from modelward.core.rng import derive_seed
 from modelward.data import Splits, Study, load_data, study
+from modelward.evaluation.farm import PROFILES as BATTERIES
 from modelward.evaluation.parcels import put_model
 from modelward.evaluation.store import Store
 from modelward.evaluation.zoo import put_parts
@@ -42,6 +43,8 @@ class Question:
     trained_on
         ``owner``: the model saw only the owner's half of the training split; ``train``: it saw all of it. ``None`` asks the model file, and
         assumes ``train`` where that says nothing.
+    battery
+        every theft there is, in the size ``smoke``, ``standard`` or ``full``, instead of the eight kinds that a profile tests.
     choice
         what is tested; what it leaves open is the profile's.
     fail_if
@@ -57,6 +60,7 @@ class Question:
     threads: int = 1
     size: tuple[int, int] | None = None
     convention: Convention | None = None
+    battery: str | None = None
     choice: Choice = field(default_factory=Choice)
     fail_if: tuple[str, ...] = ()
 
@@ -67,12 +71,17 @@ class Question:
         if self.trained_on not in {None, "owner", "train"}:
             message = f"trained_on is owner or train, not {self.trained_on!r}"
             raise UsageError(message)
+        if self.battery is not None:
+            require_one_of(self.battery, BATTERIES, "battery")
+            if self.choice.theft is not None:
+                message = f"the battery {self.battery!r} and a list of thefts both say what is stolen; keep one of the two"
+                raise UsageError(message)
         if self.convention is not None and self.model is None:
             raise UsageError("the embedded model takes RGB in [0, 1]; range, channels, mean and std are for a model of your own")
         for text in self.fail_if:
             Condition.parse(text)
         if self.choice != Choice():
-            self.choice.over(usual_scope(self.profile, "lenet5")).checked()
+            self.choice.over(usual_scope(self.profile, "lenet5", self.battery)).checked()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from modelward.core.errors import UsageError
 from modelward.core.families import EvasionMethod, OwnershipMethod, TheftMethod
 from modelward.core.nearest import nearest
 from modelward.core.suspect import Access
-from modelward.evaluation.farm import TheftSpec, thefts
+from modelward.evaluation.farm import TheftSpec, battery, thefts
 from modelward.evaluation.work_corruption import LEVELS
 from modelward.evaluation.zoo import OTHERS
 from modelward.models.nets import describe
@@ -129,13 +129,21 @@ def require_one_of(value: str, known: Sequence[str] | dict[str, Any], what: str)
         raise UsageError(message)
 
 
-def usual_scope(profile: str, arch: str) -> Scope:
-    """Return what a profile tests on a model of architecture ``arch``."""
+def usual_scope(profile: str, arch: str, thieves: str | None = None) -> Scope:
+    """Return what a profile tests on a model of architecture ``arch``; ``thieves`` names a battery of thefts instead of the profile's.
+
+    Examples
+    --------
+    >>> len(usual_scope("smoke", "lenet5").theft)
+    12
+    >>> usual_scope("smoke", "lenet5", "standard").theft == tuple(battery("lenet5", profile="standard"))
+    True
+    """
     others = [name for name in OTHERS if name != arch.partition(":")[0]][:1]
     return Scope(
         images=ATTACKED[profile],
         attacks=tuple(Attack(method, norm, eps) for norm, eps in EPS.items() for method in PASSES),
         corruptions=tuple(LEVELS),
-        theft=tuple(thefts(arch, COPIES[profile], others)),
+        theft=tuple(battery(arch, profile=thieves) if thieves else thefts(arch, COPIES[profile], others)),
         fingerprints=(Fingerprint("sac-jc", {}), Fingerprint("sac-jc", {}, "label"), Fingerprint("sac-jc", {"variant": "paper"})),
     )

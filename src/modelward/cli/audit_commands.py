@@ -41,6 +41,13 @@ FailIf = Annotated[
 ]
 JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write the checks as JUnit XML.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", metavar="FILE", help="YAML file that says what to test.")]
+Battery = Annotated[
+    Literal["smoke", "standard", "full"] | None,
+    typer.Option(
+        "--battery",
+        help="Every theft there is instead of the profile's eight kinds: hardly trained (smoke), with their defaults, or over their grids (full).",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", metavar=FLAG, help="Only print cells, time and memory.")]
 
 
@@ -65,6 +72,7 @@ def audit(
     data: Data = "fashion-mini",
     trained_on: TrainedOn = None,
     size: Size = None,
+    battery: Battery = None,
     plan: PlanFile = None,
     fail_if: FailIf = None,
     junit: JUnit = None,
@@ -84,7 +92,7 @@ def audit(
 
         store = Store()
         question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size, convention=convention)
-        question = narrowed(question, plan, fail_if or [])
+        question = narrowed(question, plan, fail_if or [], battery)
         estimate = planned(question, store, jobs=jobs)
         if not dry_run:
             from modelward.report import ready, write
@@ -109,10 +117,12 @@ def audit(
     return 1 if not dry_run and document["verdict"]["status"] == "failed" else 0
 
 
-def narrowed(question: Question, plan: Path | None, conditions: list[str]) -> Question:
-    """Return the question with a plan file's choices and the conditions to fail on."""
+def narrowed(question: Question, plan: Path | None, conditions: list[str], battery: str | None = None) -> Question:
+    """Return the question with a plan file's choices, the conditions to fail on, and a battery of thefts."""
     import dataclasses
 
+    if battery is not None:
+        question = dataclasses.replace(question, battery=battery)
     if conditions:
         question = dataclasses.replace(question, fail_if=tuple(conditions))
     if plan is None:
