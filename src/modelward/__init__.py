@@ -47,8 +47,11 @@ if TYPE_CHECKING:
         ExtractSmooth,
         FinePrune,
         FoldNorm,
+        GanRemoval,
         HeadSurgery,
         KnockOff,
+        Laundering,
+        NeuralCleanse,
         Overwrite,
         PermuteNeurons,
         Prune,
@@ -87,6 +90,7 @@ if TYPE_CHECKING:
     from modelward.evaluation.zoo import null_zoo
     from modelward.io.endpoint import Asking
     from modelward.keys import read_key, write_key
+    from modelward.marking.scanning import scan
     from modelward.models import Convention, build, load_model, save_model
     from modelward.models.embedded import embedded_model
     from modelward.models.pretrained import pretrained
@@ -131,8 +135,11 @@ _HOMES = {
         "ExtractSmooth",
         "FinePrune",
         "FoldNorm",
+        "GanRemoval",
         "HeadSurgery",
         "KnockOff",
+        "Laundering",
+        "NeuralCleanse",
         "PermuteNeurons",
         "Prune",
         "PruneFinetune",
@@ -170,6 +177,7 @@ _HOMES = {
     "modelward.evaluation.zoo": ("null_zoo",),
     "modelward.io.endpoint": ("Asking",),
     "modelward.keys": ("read_key", "write_key"),
+    "modelward.marking.scanning": ("scan",),
     "modelward.models": ("Convention", "build", "load_model", "save_model"),
     "modelward.models.embedded": ("embedded_model",),
     "modelward.models.pretrained": ("pretrained",),
@@ -234,12 +242,15 @@ __all__ = [
     "FinePrune",
     "FoldNorm",
     "Frontier",
+    "GanRemoval",
     "HeadSurgery",
     "IPGuard",
     "ImageSet",
     "InFIP",
     "KnockOff",
+    "Laundering",
     "ModelwardError",
+    "NeuralCleanse",
     "Overwrite",
     "PermuteNeurons",
     "Prune",
@@ -289,6 +300,7 @@ __all__ = [
     "pretrained",
     "read_key",
     "save_model",
+    "scan",
     "study",
     "write_key",
 ]

@@ -115,6 +115,11 @@ _BATTERY: tuple[tuple[str, str, str, Fields, list[Fields], list[Fields]], ...] =
     ("prune-ft", "prune + fine-tune", "true", {"sparsity": 0.5}, [{"sparsity": s} for s in (0.5, 0.8)], [{"sparsity": s / 10} for s in range(1, 10)]),
     ("fine-prune", "fine-pruning", "true", {"epochs": 1}, [{"ratio": r} for r in (0.5, 0.8)],
      [*({"ratio": r} for r in (0.2, 0.4, 0.6, 0.8, 0.95)), {"ratio": 0.96, "epochs": 10}]),
+    ("gan-removal", "GAN removal", "true", {"steps": 30, "clean": 60, "epochs": 1, "rounds": 1}, [{}],
+     [*({"clean": n, "restarts": 2} for n in (100, 200, 500)), {"realism": 0.0}, {"kind": "residual"}]),
+    ("neural-cleanse", "neural cleanse", "true", {"steps": 30, "clean": 60, "epochs": 1}, [{}, {"mode": "prune"}],
+     [{}, {"mode": "prune"}, {"mode": "prune", "ratio": 0.5}, {"epochs": 20, "stamped": 0.5}]),
+    ("laundering", "laundering", "true", {"steps": 30, "clean": 60, "epochs": 1}, [{}], [{"linear": l, "conv": c} for l, c in ((0.2, 0.5), (0.3, 1.0))]),
     ("quantise", "quantise", "none", {"bits": 5}, [{"bits": b} for b in (8, 6, 5, 4)], [{"bits": b} for b in (8, 6, 5, 4, 3)]),
     ("weight-shift", "weight shifting", "true", {"epochs": 1}, [{}], [{"shift": s, "epochs": n} for s in (1.5, 2.5) for n in (3, 10)]),
     ("ft-regularise", "regularisation", "true", {"phase": 1, "epochs": 1}, [{}],
@@ -174,7 +179,7 @@ def battery(arch: str, *, profile: str = "standard", copies: int = 1) -> list[Th
     Examples
     --------
     >>> [len(battery("lenet5", profile=profile)) for profile in PROFILES]
-    [40, 50, 139]
+    [43, 54, 150]
     """
     if profile not in PROFILES:
         message = f"a battery is {', '.join(PROFILES)}, not {profile!r}"

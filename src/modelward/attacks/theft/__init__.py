@@ -16,8 +16,11 @@ from modelward.attacks.theft.extract_smooth import ExtractSmooth
 from modelward.attacks.theft.extraction import ExtractLabels, ExtractProbabilities
 from modelward.attacks.theft.fine_prune import FinePrune
 from modelward.attacks.theft.finetune import FTAL, FTLL, RTAL, RTLL
+from modelward.attacks.theft.gan_removal import GanRemoval
 from modelward.attacks.theft.head_surgery import HeadSurgery
 from modelward.attacks.theft.knockoff import KnockOff
+from modelward.attacks.theft.laundering import Laundering
+from modelward.attacks.theft.neural_cleanse import NeuralCleanse
 from modelward.attacks.theft.overwrite import Overwrite
 from modelward.attacks.theft.prune import Prune
 from modelward.attacks.theft.prune_finetune import PruneFinetune
@@ -59,8 +62,11 @@ __all__ = [
     "ExtractSmooth",
     "FinePrune",
     "FoldNorm",
+    "GanRemoval",
     "HeadSurgery",
     "KnockOff",
+    "Laundering",
+    "NeuralCleanse",
     "Overwrite",
     "PermuteNeurons",
     "Prune",
