@@ -1,0 +1,156 @@
+"""The matrix is made of rows and of nothing else: states, costs, claims, the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelward.core.claims import Claim
+from modelward.report.matrix import cell_of, csv_rows, held, leaders, passes, shown, summary
+from modelward.report.matrix_page import render_matrix, write_matrix
+
+FACTS: dict[str, Any] = {
+    "title": "Matrix", "headline": "One.", "sentences": ["Two."], "command": "modelward matrix", "frozen": "ab" * 32, "modelward": "0",
+    "profile": "smoke", "created": "2026-01-01T00:00:00+00:00", "data": "toy", "arch": "mlp", "accuracy": 0.9, "seconds": 3.0, "environment": {"torch": "2"},
+}  # fmt: skip
+
+
+def before(method: str, metric: str, value: float | None, **extra: Any) -> dict[str, Any]:
+    return {
+        "method": method,
+        "variant": "hardened",
+        "metric": metric,
+        "value": value,
+        "n": 10,
+        "attack": "",
+        "extra": extra,
+        "flags": [],
+        "seconds": 1.0,
+    }
+
+
+def after(
+    method: str, attack: str, *, matches: bool, drop: float = 0.01, seconds: float = 1.0, value: float | None = 0.5, budget: str = ""
+) -> dict[str, Any]:
+    extra = {
+        "matches": matches,
+        "useful": drop <= 0.05,
+        "drop": drop,
+        "accuracy": 0.9 - drop,
+        "images": 100,
+        "queries": 0,
+        "threshold": 0.4,
+    }
+    return {**before(method, "after_attack", value), "attack": attack, "budget": budget, "seconds": seconds, "extra": extra}
+
+
+def whole() -> list[dict[str, Any]]:
+    return [
+        before("a", "verification", 0.0, matches=True, p=0.04, threshold=0.4),
+        before("a", "fidelity_drop", 0.012),
+        before("b", "verification", 0.0, matches=True, p=None, threshold=0.4),
+        after("a", "ftal", matches=True), after("a", "prune", matches=False, seconds=9.0, budget="sparsity 0.5"),
+        after("a", "prune", matches=False, seconds=2.0, budget="sparsity 0.3"), after("b", "ftal", matches=True, drop=0.2),
+    ]  # fmt: skip
+
+
+def test_states_follow_from_the_points() -> None:
+    assert cell_of([])["state"] == "not tested"
+    assert cell_of([], "why")["state"] == "failed"
+    assert cell_of([after("a", "x", matches=True)])["state"] == "robust"
+    assert cell_of([after("a", "x", matches=False, drop=0.3)])["state"] == "useless"
+    assert cell_of([after("a", "x", matches=True), after("a", "x", matches=False)])["state"] == "broken"
+    assert cell_of([after("a", "x", matches=True)], fits=False)["state"] == "fragile"
+    assert cell_of([after("a", "x", matches=False, value=None)])["state"] == "broken"  # what cannot be read does not fit
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 0.2), st.floats(0.1, 9)), min_size=1, max_size=6))
+def test_one_useful_point_that_does_not_fit_breaks_and_the_cheapest_is_the_cost(points: list[tuple[bool, float, float]]) -> None:
+    cell = cell_of([after("a", "x", matches=m, drop=d, seconds=s) for m, d, s in points])
+    breaking = [s for m, d, s in points if not m and d <= 0.05]
+    assert (cell["state"] == "broken") == bool(breaking)
+    assert (cell["break_cost"] or {}).get("seconds") == (min(breaking) if breaking else None)
+
+
+def test_the_order_of_rows_decides_nothing() -> None:
+    first, second = summary(whole()), summary(whole()[::-1])
+    assert {row["name"]: {a: c["state"] for a, c in row["cells"].items()} for row in first["rows"]} == {
+        row["name"]: {a: c["state"] for a, c in row["cells"].items()} for row in second["rows"]
+    }
+
+
+def test_a_claim_without_rows_is_not_tested() -> None:
+    claim, about = Claim("survives pruning", attack="prune"), Claim("loses little", metric="fidelity_drop", most=0.02)
+    assert held(claim, {}, {})["verdict"] == "not tested"
+    assert held(claim, {"prune": {"state": "useless"}}, {})["verdict"] == "not tested"
+    assert held(about, {}, {"fidelity_drop": None})["verdict"] == "not tested"
+    assert held(about, {}, {"fidelity_drop": {"value": 0.02}})["verdict"] == "holds"
+    assert held(about, {}, {"fidelity_drop": {"value": 0.021}})["verdict"] == "violated"
+    made = summary(whole(), claims={"a": [claim]})
+    assert [c["verdict"] for row in made["rows"] for c in row["claims"]] == ["violated"]
+
+
+def test_gates_and_words() -> None:
+    row = before("a", "key_specificity", 0.0)
+    assert (shown("key_specificity", row), passes("key_specificity", row)) == ("0 of 10", True)
+    assert (shown("verification", None), passes("verification", None)) == ("", None)
+    assert passes("fidelity_drop", before("a", "fidelity_drop", 0.03)) is False
+    assert passes("queries", before("a", "queries", 100.0)) is None
+
+
+def test_the_leaderboard_counts_only_what_was_decided() -> None:
+    board = leaders(summary(whole()))
+    assert [(e["name"], e["robust"], e["decided"], e["useless"]) for e in board] == [("a, hardened", 1, 2, 0), ("b, hardened", 0, 0, 1)]
+
+
+class Cells(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.states: list[str] = []
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given_ = dict(attrs)
+        if tag == "td" and (given_.get("class") or "").startswith("state"):
+            self.states.append(str(given_["class"]).split()[1])
+        self.links += [str(given_["href"])] if tag == "a" else []
+        self.ids |= {str(given_["id"])} if "id" in given_ else set()
+
+
+def test_the_page_shows_every_cell_and_every_link_leads_somewhere() -> None:
+    made = summary(whole(), {"b, hardened": {"rtal": "no <head>"}})
+    page = render_matrix({**FACTS, "matrix": made})
+    seen = Cells()
+    seen.feed(page)
+    assert seen.states == ["robust", "broken", "not-tested", "useless", "not-tested", "failed-cell"]
+    assert {link[1:] for link in seen.links} <= seen.ids
+    assert "no <head>" not in page
+    assert "no &lt;head&gt;" in page
+    assert "http" not in page
+
+
+def test_the_files_hold_the_same_table(tmp_path: Path) -> None:
+    made = summary(whole())
+    paths = write_matrix({**FACTS, "schema": "modelward/matrix", "version": 1, "matrix": made, "rows": whole()}, tmp_path)
+    assert [path.name for path in paths] == ["matrix.html", "matrix.csv", "matrix.json"]
+    again = json.loads(paths[2].read_text())
+    assert summary(again["rows"]) == again["matrix"] == json.loads(json.dumps(made))  # the page can be made again from the rows
+    assert list(csv.reader(io.StringIO(paths[1].read_text()))) == [list(line) for line in csv_rows(made)]
+    assert render_matrix({**again, "matrix": summary(again["rows"])}) == paths[0].read_text()
+
+
+@pytest.mark.parametrize("state", ["robust", "broken", "useless", "not tested"])
+def test_an_empty_cell_is_empty_in_the_table(state: str) -> None:
+    made = summary(whole())
+    lines = list(csv_rows(made))
+    assert all(len(line) == len(lines[0]) for line in lines)
+    assert ("" if state == "not tested" else state) in {cell for line in lines[1:] for cell in line}
