@@ -18,12 +18,21 @@ from modelward.core.errors import UsageError
 from modelward.core.nearest import nearest
 from modelward.evaluation.store import Store
 from modelward.io.atomic import write_text
+from modelward.reproduce.additional_class import additional_class
 from modelward.reproduce.fingerprints import fingerprints
+from modelward.reproduce.infip import infip
 from modelward.reproduce.sac_jc import sac_jc
 from modelward.reproduce.tables import markdown, pretty_json
+from modelward.reproduce.trigger_baselines import trigger_baselines
 
 Recipe = Callable[..., dict[str, Any]]
-RECIPES: dict[str, Recipe] = {"fingerprints": fingerprints, "sac-jc": sac_jc}
+RECIPES: dict[str, Recipe] = {
+    "additional-class": additional_class,
+    "fingerprints": fingerprints,
+    "infip": infip,
+    "sac-jc": sac_jc,
+    "trigger-baselines": trigger_baselines,
+}
 
 
 def reproduce(
