@@ -26,12 +26,11 @@ class Best:
     images: Tensor
     squares: Tensor
 
-    def keep(self, image: Tensor, squares: Tensor, enough: Tensor, active: Tensor) -> None:
-        """Take over the images of the ``active`` samples that are good ``enough`` and nearer."""
-        nearer = (enough & (squares < self.squares[active])).nonzero().squeeze(1)
-        if len(nearer):
-            where = active[nearer]
-            self.images[where], self.squares[where] = image[nearer], squares[nearer]
+    def keep(self, run: Descent) -> None:
+        """Take over what a descent found nearer."""
+        nearer = (run.near < self.squares[run.active]).nonzero().squeeze(1)
+        where = run.active[nearer]
+        self.images[where], self.squares[where] = run.found[nearer], run.near[nearer]
 
 
 class Descent:
@@ -42,13 +41,13 @@ class Descent:
         self.active, self.origin, self.y, self.c, self.mask = torch.arange(len(y)), origin, y, c, mask
         self.w = torch.atanh((origin * 2 - 1) * EDGE)
         self.first, self.second = torch.zeros_like(self.w), torch.zeros_like(self.w)
-        self.lowest = torch.full_like(c, torch.inf)
-        self.before = self.lowest.clone()
+        self.found, self.near = origin.clone(), torch.full_like(c, torch.inf)
+        self.lowest, self.before = self.near.clone(), self.near.clone()
 
     def image(self) -> tuple[Tensor, Tensor]:
         """Return the images and the slope of tanh; twice the slope of the images, as Adam does not see a factor."""
         image = torch.tanh(self.w)
-        slope = (image * image).neg_().add_(1)
+        slope = torch.addcmul(torch.ones(()), image, image, value=-1)
         image.add_(1).mul_(0.5)
         return (image if self.mask is None else torch.where(self.mask > 0, image, self.origin)), slope
 
@@ -56,15 +55,23 @@ class Descent:
         """Take Adam's step ``number`` (from 1); ``grad`` is overwritten."""
         self.first.lerp_(grad, 0.1)
         self.second.mul_(0.999).addcmul_(grad, grad, value=0.001)
-        torch.sqrt(self.second, out=grad).mul_((1 - 0.999**number) ** -0.5).add_(1e-8)
-        self.w.addcdiv_(self.first, grad, value=-rate / (1 - 0.9**number))
+        size = (1 - 0.999**number) ** 0.5
+        torch.sqrt(self.second, out=grad).add_(1e-8 * size)
+        self.w.addcdiv_(self.first, grad, value=-rate * size / (1 - 0.9**number))
 
-    def rest(self) -> None:
-        """Leave out the samples whose loss has come to a stand-still since the last call."""
+    def note(self, image: Tensor, squares: Tensor, enough: Tensor) -> None:
+        """Remember the images that are good ``enough`` and nearer than before."""
+        nearer = enough & (squares < self.near)
+        self.near = torch.where(nearer, squares, self.near)
+        torch.where(nearer.view(-1, 1, 1, 1), image, self.found, out=self.found)
+
+    def rest(self, best: Best) -> None:
+        """Leave out the samples whose loss has come to a stand-still since the last call; ``best`` keeps what they found."""
         moves = self.lowest <= 0.9999 * self.before
         self.before = self.lowest
         if not bool(moves.all()):
-            for name in ("active", "origin", "y", "c", "w", "first", "second", "lowest", "before"):
+            best.keep(self)
+            for name in ("active", "origin", "y", "c", "w", "first", "second", "lowest", "before", "found", "near"):
                 setattr(self, name, getattr(self, name)[moves])
             self.mask = None if self.mask is None else self.mask[moves]
 
@@ -174,16 +181,18 @@ class CarliniWagner(MinimumNormMethod):
             grad, lead = self._pull(model, image, run)
             trace.steps, trace.queries = trace.steps + 1, trace.queries + len(image)
             change = image - run.origin
-            squares, enough = (change * change).sum((1, 2, 3)), self._succeeds(lead)
-            won[run.active[enough]] = True
-            best.keep(image, squares, enough, run.active)
+            squares = torch.linalg.vector_norm(change, dim=(1, 2, 3)).square_()
+            run.note(image, squares, self._succeeds(lead))
             run.lowest = torch.minimum(run.lowest, squares + run.c * (self.confidence - lead).clamp_min_(0))
             grad = torch.add(grad, change, alpha=2).mul_(slope)
             run.step(grad if run.mask is None else grad.mul_(run.mask), number, self.rate)
             if self.abort_early and number % window == 0:
-                run.rest()
+                won[run.active] = run.near.isfinite()
+                run.rest(best)
                 if not len(run.active):
                     break
+        won[run.active] = run.near.isfinite()
+        best.keep(run)
         return won
 
     def _pull(self, model: nn.Module, image: Tensor, run: Descent) -> tuple[Tensor, Tensor]:
