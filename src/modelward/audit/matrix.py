@@ -7,21 +7,24 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from modelward._version import __version__
 from modelward.core.claims import Claim
-from modelward.core.errors import ModelwardError
+from modelward.core.errors import FormatError, ModelwardError
 from modelward.data import Study, load_data, study
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine, Run, closure
 from modelward.evaluation.matrix import Plan, Protection, budget_of, frozen, plan, protections, verifications
 from modelward.evaluation.store import Store
+from modelward.io.documents import read_document
 from modelward.report.matrix import leaders, summary
 
 SMOKE_IMAGES = 500
+MOST_BYTES = 64 * 2**20
 SMOKE = "smoke: not evidence. Too few images and hardly any training; it shows that every cell runs."
 
 
@@ -66,6 +69,23 @@ def matrix(
         "command": command, "profile": profile, "seed": seed, "arch": arch, "frozen": digest, "thresholds": thresholds,
         "seconds": time.perf_counter() - started,
     })  # fmt: skip
+
+
+def read_matrix(path: Path) -> dict[str, Any]:
+    """Return the document in a ``matrix.json``, its table made again from its rows alone.
+
+    Raises
+    ------
+    FormatError
+        for a file that is no such document, or one of a newer version.
+    """
+    document = read_document(path, "modelward/matrix", 1, cap=MOST_BYTES)
+    try:
+        said = {row["name"].partition(",")[0]: [Claim(**claim) for claim in row["said"]] for row in document["matrix"]["rows"]}
+        return {**document, "matrix": summary(document["rows"], document["failed"], said)}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        message = f"{path.name} is damaged: its rows lack {error}"
+        raise FormatError(message) from error
 
 
 def dry_run_matrix(

@@ -19,6 +19,10 @@ Variant = Annotated[
     list[str] | None, typer.Option("--variant", metavar="NAME", help="hardened or paper; may be repeated. Default: hardened, in full both.")
 ]
 SourceArch = Annotated[str, typer.Option("--arch", metavar="ARCH", help="Architecture of the source, which is trained for this.")]
+FromRows = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="JSON", help="Make page and table again from the rows of a matrix.json; nothing is measured."),
+]
 SourceData = Annotated[str, typer.Option("--data", metavar="DATA", help="Labelled images: name, folder, zip or file.")]
 WORDS = {"robust": "yes", "broken": "broken", "useless": "-", "fragile": "no mark", "failed": "failed", "not tested": ""}
 
@@ -30,6 +34,7 @@ def matrix(
     variant: Variant = None,
     arch: SourceArch = "lenet5",
     data: SourceData = "fashion-mini",
+    from_rows: FromRows = None,
     jobs: Jobs = None,
     dry_run: DryRun = False,
 ) -> int:
@@ -40,6 +45,8 @@ def matrix(
 
     Writes matrix.html, matrix.csv and matrix.json into --out (./matrix). After an interruption the same command goes on where it stopped.
     """
+    if from_rows is not None:
+        return _again(options, from_rows)
     chosen: dict[str, Any] = {
         "arch": arch, "data": data, "profile": options.profile, "methods": tuple(method or ()), "seed": options.seed, "jobs": jobs,
         "variants": tuple(variant or (("hardened", "paper") if options.profile == "full" else ("hardened",))),
@@ -60,6 +67,22 @@ def matrix(
     if dry_run:
         show_plan(cost, as_json=options.as_json)
     elif options.as_json:
+        emit("matrix", {**document, "files": {path.suffix[1:]: path for path in paths}})
+    else:
+        _show(document)
+        say(f"matrix: {paths[0]}", wrap=False)
+    return 0
+
+
+def _again(options: Options, path: Path) -> int:
+    """Write the page and the table of a document that was measured before."""
+    with working(options):
+        from modelward.audit.matrix import read_matrix
+        from modelward.report.matrix_page import write_matrix
+
+        document = read_matrix(path)
+        paths = write_matrix(document, options.out or path.parent)
+    if options.as_json:
         emit("matrix", {**document, "files": {path.suffix[1:]: path for path in paths}})
     else:
         _show(document)

@@ -72,7 +72,15 @@ def summary(
             for attack in attacks
         }
         said = (claims or {}).get(name.partition(",")[0], ())
-        made.append({"name": name, "measures": measures, "cells": cells, "claims": [held(claim, cells, measures) for claim in said]})
+        made.append(
+            {
+                "name": name,
+                "measures": measures,
+                "cells": cells,
+                "said": [vars(claim) for claim in said],
+                "claims": [held(claim, cells, measures) for claim in said],
+            }
+        )
     return {"attacks": attacks, "rows": made}
 
 
