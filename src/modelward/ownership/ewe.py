@@ -18,7 +18,7 @@ from modelward.imaging.quantise import to_uint8
 from modelward.keys.derive import stream
 from modelward.marking.embedding import fresh_copy
 from modelward.marking.entangle import DISTANCES, Entanglement, Entangling, entangle, representations
-from modelward.marking.stamps import keyed_patch, stamp
+from modelward.marking.stamps import stamp
 from modelward.ownership.mark import Mark
 from modelward.ownership.triggering import TRIGGER, TriggerMethod
 
@@ -34,9 +34,9 @@ class EWE(TriggerMethod):
     mixes the two groups. The stamp lies where brighter pixels entangle most; the stamped images are refined by sign steps, away from what the
     network takes for the target class already and towards entanglement.
 
-    ``variant="paper"`` starts at a temperature of 100 / ``temperature``, where the loss hardly tells near from far, stamps in white, and takes
-    chance for 1/K. ``variant="hardened"`` starts at ``temperature``, stamps a pattern that comes from the secret, lets batch normalisation learn
-    nothing from batches of the mark, and measures the chance of a hit on null models. Both learn 1/T, which is held above 0.
+    ``variant="paper"`` starts at a temperature of 100 / ``temperature``, where the loss hardly tells near from far, and takes chance for 1/K.
+    ``variant="hardened"`` starts at ``temperature``, lets batch normalisation learn nothing from batches of the mark, and measures the chance of
+    a hit on null models. Both learn 1/T, which is held above 0, and stamp in white: what is secret is the pair of classes and the refined images.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class EWE(TriggerMethod):
     ratio
         batches of the task for each of the mark.
     kappa, temperature, temperature_lr, distance, layers
-        of the entanglement: its weight relative to a SUM of cross-entropies (32 for MNIST in the paper), its temperature, the rate of
+        of the entanglement: its weight relative to a SUM of cross-entropies (Jia et al. take 32 on MNIST, Lukas et al. 64), its temperature, the rate of
         t = 100 / T, ``cosine`` or ``euclidean`` (squared), and how many representations before the logits.
     source, target
         class numbers; ``None`` draws them from the secret.
@@ -68,13 +68,14 @@ class EWE(TriggerMethod):
             "one stamp and one target class: a search for small triggers finds and removes it",
             "entangling costs accuracy on the source and the target class, and more with many classes",
         ),
-        cost="embedding: ten epochs of Adam, a third of the batches with the entanglement; verification: one forward pass of the key images",
+        cost="embedding: ten epochs of Adam, a third of the batches with the entanglement; verification: one forward pass of 250 key images",
     )
 
+    count: int = 250
     batch: int = 128
     lr: float = 0.001
     ratio: int = 2
-    kappa: float = 32.0
+    kappa: float = 64.0
     temperature: float = 1.0
     temperature_lr: float = 0.1
     distance: str = "cosine"
@@ -128,16 +129,12 @@ class EWE(TriggerMethod):
             raise InputError(message)
         with frozen(model):
             top, left = self._place(model, data.batch(chosen), data.batch(beside))
-            stamped = stamp(data.pixels[chosen], self._patch(data.shape[0], secret), top=top, left=left)
+            stamped = stamp(
+                data.pixels[chosen], torch.full((data.shape[0], self.side, self.side), 255, dtype=torch.uint8), top=top, left=left
+            )
             refined = self._refined(model, stamped.to(torch.float32).div_(255), data.batch(beside), target)
         tensors = {"probes": to_uint8(refined), "labels": torch.full((len(chosen),), target), "index": chosen}
         return Mark(tensors, {"source": source, "target": target, "place": [top, left]})
-
-    def _patch(self, channels: int, secret: bytes) -> Tensor:
-        """Return the stamp (C, side, side), uint8."""
-        if self.variant == "paper":
-            return torch.full((channels, self.side, self.side), 255, dtype=torch.uint8)
-        return keyed_patch(self.side, channels, rng=stream(secret, "patch"), block=1)
 
     def _rise(self, model: nn.Module, x: Tensor, beside: Tensor) -> Tensor:
         """Return the gradient (N, C, H, W) of the entanglement of ``x`` with images of the target class, with respect to ``x``."""
