@@ -25,6 +25,7 @@ from modelward.cli.model_commands import models_get
 from modelward.cli.options import FLAG, invoked, with_options
 from modelward.cli.output import clean, emit, warn
 from modelward.cli.protect_command import protect
+from modelward.cli.scan_command import scan
 from modelward.cli.store_commands import convert, store_clear, store_list
 from modelward.cli.user_commands import issue, revoke, trace
 from modelward.cli.verify_command import verify
@@ -70,7 +71,7 @@ def _register() -> None:
     """Put every command in its place, in the order of the help page."""
     measure, proof, around = "Measure", "Protect and prove", "Look around"
     whole: tuple[tuple[str, Callable[..., int]], ...] = (
-        (measure, audit), (measure, attack), (measure, steal), (measure, reproduce), (measure, matrix),
+        (measure, audit), (measure, attack), (measure, steal), (measure, scan), (measure, reproduce), (measure, matrix),
         (proof, protect), (proof, verify), (proof, probes), (proof, commit), (proof, issue), (proof, revoke),
         (proof, trace),
         (around, methods), (around, convert), (around, doctor),
