@@ -39,7 +39,8 @@ def assess(job: Job) -> Outcome:
         message = f"{settings['method']} proves no ownership"
         raise UsageError(message)
     nulls, validation, thieves, strangers = (group_of(job, prefix) for prefix in ("null", "validation", "thief", "stranger"))
-    load = {digest: _remembering(job, digest) for digest in {**nulls, **validation, **thieves, **strangers}.values()}
+    opened = get_model if method.needs is Access.WEIGHTS else _remembered
+    load = {digest: opened(job.store, digest) for digest in {**nulls, **validation, **thieves, **strangers}.values()}
     victim = get_model(job.store, job.inputs["victim"])
     _, key = method.protect(
         victim, get_images(job.store, job.inputs["probes"]), nulls=[load[d] for d in nulls.values()],
@@ -64,9 +65,9 @@ def rank_bound(nulls: int, alpha: float) -> float:
     return math.floor(alpha * (nulls + 1) + 1e-9) / (nulls + 1)
 
 
-def _remembering(job: Job, digest: str) -> Remembering:
+def _remembered(store: str, digest: str) -> Remembering:
     """Return a model of the farm that answers each batch once."""
-    return Remembering(get_model(job.store, digest), digest)
+    return Remembering(get_model(store, digest), digest)
 
 
 def group_of(job: Job, prefix: str) -> dict[str, str]:
@@ -83,7 +84,7 @@ def _rows(
     rows = [
         Row(metric="statistic", value=v.statistic, n=v.queries, unit="distance", attack=str(facts[digest].get("method", "none")), model=digest, **common,
             extra={"side": side, "group": facts[digest].get("group"), "useful": bool(facts[digest].get("useful", True)), "p": v.p_value,
-                   "accuracy": facts[digest].get("accuracy"), "decision": v.decision.value, "fields": facts[digest].get("fields", {})})
+                   "accuracy": facts[digest].get("accuracy"), "decision": v.decision.value, "matches": v.matches, "fields": facts[digest].get("fields", {})})
         for side, digest, v in verdicts
     ]  # fmt: skip
     independent = [row for row in rows if row.extra.get("side") == "independent"]
@@ -91,7 +92,7 @@ def _rows(
     rows += [_auc(group, [r for r in useful if r.extra["group"] == group], independent, common) for group in _order(useful)]
     if useful:
         rows.append(_auc("all thieves", useful, independent, common))
-        caught = sum(row.extra["decision"] == "stolen" for row in useful)
+        caught = sum(row.extra["matches"] for row in useful)  # a key that can be forged says no more without a commitment
         rows.append(rate("recognised", caught, len(useful), attack="all thieves", **common))
     last = verdicts[0][2]
     rows.append(
@@ -101,7 +102,7 @@ def _rows(
     strangers = [row for row in rows if row.extra.get("side") == "stranger"]
     for group in _order(strangers):
         alike = [row for row in strangers if row.extra["group"] == group]
-        accused = sum(row.extra["decision"] == "stolen" for row in alike)
+        accused = sum(row.extra["matches"] for row in alike)
         rows.append(rate("accused", accused, len(alike), attack=group, **common))
     return rows + _matched(useful, independent, common)
 
@@ -141,7 +142,7 @@ def accuser(job: Job) -> Outcome:
     method = find(job.settings["method"]).configured(dict(job.settings["fields"]))
     assert isinstance(method, OwnershipMethod)  # noqa: S101  # assess checks the same settings first
     victim = get_model(job.store, job.inputs["victim"])
-    nulls = [_remembering(job, digest) for digest in group_of(job, "null").values()]
+    nulls = [_remembered(job.store, digest) for digest in group_of(job, "null").values()]
     won, rows = 0, group_of(job, "accuser")
     details = []
     for digest in rows.values():

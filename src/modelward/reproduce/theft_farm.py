@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,19 +61,28 @@ class Farm:
         )
 
 
-def make_farm(profile: str, seed: int, engine: Engine) -> Farm:
+def make_farm(
+    profile: str,
+    seed: int,
+    engine: Engine,
+    *,
+    scales: Mapping[str, Scale] = SCALES,
+    chosen: Callable[[Scale, int], list[TheftSpec]] | None = None,
+) -> Farm:
     """Train the source and everything made from it or beside it; every recipe of a profile and seed gets the same farm.
+
+    ``scales`` and ``chosen`` (scale, copies -> thefts) are those of a recipe that has a farm of its own.
 
     Raises
     ------
     UsageError
         for an unknown profile.
     """
-    if profile not in SCALES:
-        message = f"profile is {', '.join(SCALES)}, not {profile!r}"
+    if profile not in scales:
+        message = f"profile is {', '.join(scales)}, not {profile!r}"
         raise UsageError(message)
     # the statistics were chosen on farms of the plain seeds 0 and 1; what is reported comes from others
-    scale, store, seed = SCALES[profile], engine.store, derive_seed("sac-jc, reported", seed)
+    scale, store, seed = scales[profile], engine.store, derive_seed("sac-jc, reported", seed)
     splits = load_data(scale.data, limit=scale.limit)
     made = study(splits, trained_on="owner", seed=seed)
     parts = put_parts(store, made)
@@ -96,7 +105,9 @@ def make_farm(profile: str, seed: int, engine: Engine) -> Farm:
         for group, fraction, part in kinds for i in range(scale.strangers)
     ]  # fmt: skip
     nulls = null_cells(scale.arch, made, parts, profile=profile, seed=seed)
-    farm = Farm(ground, nulls, strangers, _thefts(ground, scale, 1, "validation"), _thefts(ground, scale, COPIES[profile], "report"))
+    pick = chosen or _usual
+    validation, thieves = (_stolen(ground, scale, pick(scale, n), what) for n, what in ((1, "validation"), (COPIES[profile], "report")))
+    farm = Farm(ground, nulls, strangers, validation, thieves)
     trained = engine.run([*farm.nulls, *farm.strangers, *(c for _, c in farm.validation), *(c for _, c in farm.thieves)], task="farm")
     if trained.failed:
         message = f"{len(trained.failed)} models of the farm failed: {next(iter(trained.failed.values()))}"
@@ -104,13 +115,17 @@ def make_farm(profile: str, seed: int, engine: Engine) -> Farm:
     return farm
 
 
-def _thefts(ground: Ground, scale: Scale, copies: int, purpose: str) -> list[tuple[TheftSpec, Cell]]:
-    """Return the thefts: the audit's, with a finer grid of prunings."""
+def _usual(scale: Scale, copies: int) -> list[TheftSpec]:
+    """Return the audit's thefts, with a finer grid of prunings."""
     kept = [spec for spec in thefts(scale.arch, copies, (scale.other,) if copies > 1 else ()) if spec.method != "prune"]
     pruned = [TheftSpec("prune", "prune", {"sparsity": s, "scope": scope}, "none") for s in SPARSITIES for scope in ("layer", "global")]
+    return [*kept, *(pruned if copies > 1 else pruned[:2])]
+
+
+def _stolen(ground: Ground, scale: Scale, specs: Sequence[TheftSpec], purpose: str) -> list[tuple[TheftSpec, Cell]]:
+    """Return the cells of the thefts; validation thieves draw other seeds than reported ones."""
     seed = derive_seed(ground.question.seed, purpose)
-    chosen = [*kept, *(pruned if copies > 1 else pruned[:2])]
-    return [(spec, theft_cell(spec, ground.victim, scale.arch, ground.parts, ground.study, seed=seed)) for spec in chosen]
+    return [(spec, theft_cell(spec, ground.victim, scale.arch, ground.parts, ground.study, seed=seed)) for spec in specs]
 
 
 def assessments(farm: Farm, configurations: Sequence[Configuration]) -> list[Cell]:
