@@ -20,6 +20,7 @@ PASSING_CALLS = (
     torch.flatten, torch.squeeze, torch.mean, F.adaptive_avg_pool2d, F.avg_pool2d, F.dropout, F.softmax, F.log_softmax,
     "flatten", "squeeze", "mean", "view", "reshape", "contiguous", "softmax", "log_softmax",
 )  # fmt: skip
+REFUSAL = "this {} has no linear head: its logits come from no linear layer or 1x1 convolution that can be followed, so no output can be added or taken"
 
 
 def find_head(model: nn.Module) -> tuple[str, WeightLayer]:
@@ -35,14 +36,22 @@ def find_head(model: nn.Module) -> tuple[str, WeightLayer]:
     >>> find_head(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()))[0]
     '2'
     """
-    refusal = f"this {type(model).__name__} has no linear head: its logits come from no linear layer or 1x1 convolution, so no output can be added"
+    found = _followed(model) or _by_position(model)
+    if found is None:
+        message = REFUSAL.format(type(model).__name__)
+        raise InputError(message)
+    return found
+
+
+def _followed(model: nn.Module) -> tuple[str, WeightLayer] | None:
+    """Return the layer that the logits come from; ``None`` where somebody's own forward function hides it.
+
+    A graph that shows the logits to come from something else is believed: `_by_position` is not asked then.
+    """
     try:
         root, graph = traced(model)
-    except InputError:  # a forward function that looks at values; by position then
-        try:
-            return head(model)
-        except InputError as error:
-            raise InputError(refusal) from error
+    except InputError:
+        return None
     modules = dict(root.named_modules())
     node = next(node for node in reversed(graph.nodes) if node.op == "output").all_input_nodes[0]
     while True:
@@ -51,8 +60,20 @@ def find_head(model: nn.Module) -> tuple[str, WeightLayer]:
             return next(name for name, found in model.named_modules() if found is module), module
         passed = isinstance(module, PASSING) or (node.op in {"call_function", "call_method"} and node.target in PASSING_CALLS)
         if not passed or not node.all_input_nodes:
-            raise InputError(refusal)
+            if module is not None and not type(module).__module__.startswith("torch."):
+                return None
+            message = REFUSAL.format(type(model).__name__)
+            raise InputError(message)
         node = node.all_input_nodes[0]
+
+
+def _by_position(model: nn.Module) -> tuple[str, WeightLayer] | None:
+    """Return the layer that was registered last, if it has as many rows as the network says it has classes."""
+    try:
+        name, layer = head(model)
+    except InputError:
+        return None
+    return (name, layer) if len(layer.weight) == getattr(model, "classes", None) else None
 
 
 def widen_head(model: nn.Module, extra: int = 1, *, rng: torch.Generator) -> nn.Module:
