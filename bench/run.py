@@ -23,7 +23,7 @@ from nets import nets
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modelward import PGD, SACJC, Recipe, build, fit, generator, load_data
+from modelward import PGD, SACJC, Recipe, Zhang, build, fit, generator, load_data
 from modelward.core.guard import predict
 from modelward.core.suspect import Suspect
 from modelward.evaluation.robustness import robust_under
@@ -120,7 +120,7 @@ def training_rows(rounds: int) -> list[Row]:
 
 
 def verify_rows(rounds: int) -> list[Row]:
-    """Time a SAC-JC verification against the suspect's forward pass on its probes."""
+    """Time verifications, by SAC-JC and by trigger keys, against the suspect's forward pass on the probes."""
     images = load_data("fashion-mini").test.take(slice(0, 1000))
     nets_ = [build("resnet8", classes=10, rng=generator(seed)) for seed in range(9)]
     method = SACJC()
@@ -128,7 +128,13 @@ def verify_rows(rounds: int) -> list[Row]:
     suspect = nets_[-1]
     probes = key.tensors["probes"]
     value = ratio(lambda: method.verify(Suspect.of_model(suspect), key), lambda: predict(suspect, probes), rounds)
-    return [("SAC-JC verification of one suspect", "pure forward time of its probes", value, "<= 1.3")]
+    marked = Zhang().claim(nets_[0], images, secret=bytes(32), nulls=nets_[1:], rng=generator(0))
+    keys = marked.tensors["probes"]
+    asked = ratio(lambda: Zhang().verify(Suspect.of_model(suspect), marked), lambda: predict(suspect, keys), rounds)
+    return [
+        ("SAC-JC verification of one suspect", "pure forward time of its probes", value, "<= 1.3"),
+        ("verification of 100 trigger keys", "pure forward time of the keys", asked, "<= 1.3"),
+    ]
 
 
 def start_rows(rounds: int) -> list[Row]:
