@@ -94,7 +94,7 @@ if TYPE_CHECKING:
     from modelward.models import Convention, build, load_model, save_model
     from modelward.models.embedded import embedded_model
     from modelward.models.pretrained import pretrained
-    from modelward.ownership import CAE, EWE, SAC, SACJC, AdditionalClass, Adi, DeepMarks, Frontier, InFIP, IPGuard, Uchida, Zhang
+    from modelward.ownership import CAE, EWE, SAC, SACJC, AdditionalClass, Adi, DeepMarks, Frontier, InFIP, IPGuard, Passport, Uchida, Zhang
     from modelward.training import Recipe, fit
 
 _HOMES = {
@@ -182,6 +182,7 @@ _HOMES = {
     "modelward.models.embedded": ("embedded_model",),
     "modelward.models.pretrained": ("pretrained",),
     "modelward.ownership": (
+        "Passport",
         "Adi",
         "EWE",
         "Frontier",
@@ -252,6 +253,7 @@ __all__ = [
     "ModelwardError",
     "NeuralCleanse",
     "Overwrite",
+    "Passport",
     "PermuteNeurons",
     "Prune",
     "PruneFinetune",

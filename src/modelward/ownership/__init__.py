@@ -8,9 +8,24 @@ from modelward.ownership.ewe import EWE
 from modelward.ownership.frontier import Frontier
 from modelward.ownership.infip import InFIP
 from modelward.ownership.ipguard import IPGuard
+from modelward.ownership.passport import Passport
 from modelward.ownership.sac import SAC
 from modelward.ownership.sac_jc import SACJC
 from modelward.ownership.uchida import Uchida
 from modelward.ownership.zhang import Zhang
 
-__all__ = ["CAE", "EWE", "SAC", "SACJC", "AdditionalClass", "Adi", "DeepMarks", "Frontier", "IPGuard", "InFIP", "Uchida", "Zhang"]
+__all__ = [
+    "CAE",
+    "EWE",
+    "SAC",
+    "SACJC",
+    "AdditionalClass",
+    "Adi",
+    "DeepMarks",
+    "Frontier",
+    "IPGuard",
+    "InFIP",
+    "Passport",
+    "Uchida",
+    "Zhang",
+]

@@ -76,18 +76,14 @@ class WeightMethod(MarkMethod):
         return made
 
     def _key(self, model: nn.Module, data: ImageSet, mark: Mark, nulls: Sequence[nn.Module]) -> Key:
-        if self.variant == "hardened":
-            kept = {REFERENCE + name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
-            mark = Mark({**mark.tensors, **kept}, mark.facts)
-        return super()._key(model, data, mark, nulls)
+        return super()._key(model, data, with_reference(mark, model) if self.variant == "hardened" else mark, nulls)
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
         model = suspect.model
         name, width = key.fact(str, "layer"), int(key.fact(float, "width"))
         filter_mean(model, name, width)  # a network without the layer is refused before anything is copied
-        reference = {found.removeprefix(REFERENCE): tensor for found, tensor in key.tensors.items() if found.startswith(REFERENCE)}
         with torch.no_grad():
-            mean = filter_mean(aligned(model, reference) if reference else model, name, width)
+            mean = filter_mean(realigned(model, key.tensors), name, width)
         return Observation(suspect.access, {"mean": mean.detach().cpu()})
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
@@ -103,6 +99,18 @@ class WeightMethod(MarkMethod):
     @abstractmethod
     def _penalty(self, mark: Mark) -> Penalty:
         """Return what is added to the loss."""
+
+
+def with_reference(mark: Mark, model: nn.Module) -> Mark:
+    """Return ``mark`` with the parameters of the published ``model``, which say in what order its neurons stand."""
+    kept = {REFERENCE + name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
+    return Mark({**mark.tensors, **kept}, mark.facts)
+
+
+def realigned(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return ``model`` with its neurons in the order and at the scale of the published one, where a key holds its parameters."""
+    reference = {name.removeprefix(REFERENCE): tensor for name, tensor in tensors.items() if name.startswith(REFERENCE)}
+    return aligned(model, reference) if reference else model
 
 
 def secret_of(tensors: Mapping[str, Tensor]) -> bytes:

@@ -1,0 +1,283 @@
+"""Passports: rethinking deep neural network ownership verification (Fan et al., NeurIPS 2019, arXiv 1909.07830; DeepIPR)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
+from modelward.core.errors import FormatError, InputError
+from modelward.core.guard import predict, private_copy
+from modelward.core.images import ImageSet
+from modelward.core.key import REMEDY, Key
+from modelward.core.ownership import Attack, Observation
+from modelward.core.rng import forked, generator, spawn
+from modelward.core.suspect import Access, Suspect
+from modelward.imaging.abstract import abstract_images
+from modelward.keys.derive import derive, stream
+from modelward.marking.embedding import sampler
+from modelward.marking.passports import (
+    Gate,
+    PassportNet,
+    conv_of,
+    feature_maps,
+    find_gates,
+    from_maps,
+    patch_means,
+    scales,
+    with_passports,
+)  # fmt: skip
+from modelward.marking.weights import message_bits
+from modelward.ownership.mark import Mark, MarkMethod
+from modelward.ownership.passport_forging import best_guess, solved
+from modelward.ownership.weighing import bits_in, realigned, secret_of, seed_tensor, with_reference
+from modelward.statistics import binomial_p, required_matches, upper_bound
+from modelward.training import Extras, Recipe, fit
+
+KINDS = ("flat", "random", "image", "shuffle")
+DRAWN = ("flat", "random")
+SOURCES, TRIES = 20, 1000
+Means = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passport(MarkMethod):
+    r"""Let the last convolutions take scale and shift from secret feature maps: :math:`\gamma = mean(W * P_\gamma)`, :math:`\beta = mean(W * P_\beta)`.
+
+    A sign loss makes the signs of :math:`\gamma` the bits of a message. The statistic is the larger of two shares: of wrong signs, and of the accuracy
+    that is lost when the passports are put into the suspect.
+
+    Scheme 1 trains with the passports alone: the published network has scale 1 and shift 0 in their place, and `unlock` folds them in. Schemes 2 and 3
+    train a public branch of the same weights beside the private one; the published network is an ordinary one. Scheme 3 also teaches it key images,
+    which `remote` asks for. No passport is ever part of the published network.
+
+    The mean of a convolution is linear in the passport, so passports for any scales can be solved for. ``variant="hardened"`` draws them from the
+    secret and the message, and puts the suspect's neurons back in order first; ``variant="paper"`` takes them from the key.
+
+    Parameters
+    ----------
+    scheme
+        1, 2 or 3.
+    layers
+        how many convolutions, the last ones with batch normalisation behind them, carry passports.
+    text
+        the message; signs that it leaves over are drawn from the secret.
+    kind
+        ``flat``: one random number a channel; ``random``: noise maps; ``image`` and ``shuffle`` (paper's variant only): feature maps of the owner's
+        images, as they are or with channels of different images put together.
+    alpha_sign
+        weight of the sign loss.
+    epochs, batch, lr
+        of the embedding; the paper trains 200 epochs from scratch.
+    checks, triggers
+        images that the key keeps to measure the accuracy with, and key images of scheme 3.
+    significance
+        of the exact binomial over signs.
+    """
+
+    card: ClassVar[Card] = Card(
+        name="passport",
+        title="layers that work with a secret feature map alone",
+        paper="Fan, Ng, Chan: Rethinking deep neural network ownership verification: embedding passports to defeat ambiguity attacks, NeurIPS 2019, "
+        "arXiv 1909.07830",
+        taxonomy=Taxonomy(
+            Scenario.WHITE_BOX, Mechanism.PASSPORT_STRUCTURE, capacity=Capacity.MULTI_BIT, protection=Protection.BOTH, functions=(Function.OWNERSHIP,)
+        ),
+        claims=("random passports give an accuracy near chance", "survives fine-tuning of all layers", "survives pruning",
+                "passports cannot be forged"),
+        limits=(
+            "passports for any scales follow from the weights by linear algebra: without passports that come from a dated secret anybody has some",
+            "scheme 1: whoever trains scale and shift of the gates anew needs no passport",
+            "passports made of images of one data set resemble each other: a stranger's work almost as well",
+            "shifted filters change the signs",
+            "needs convolutions with batch normalisation behind them",
+            "does not survive extraction",
+        ),
+        cost="eight epochs, twice as long with a public branch; verification: two forward passes of 200 images",
+    )  # fmt: skip
+    needs: ClassVar[Access] = Access.WEIGHTS
+
+    scheme: int = 2
+    layers: int = 2
+    text: str = ""
+    kind: str = "flat"
+    alpha_sign: float = 0.1
+    epochs: int = 8
+    batch: int = 64
+    lr: float = 0.05
+    checks: int = 200
+    triggers: int = 50
+    significance: float = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        drawn = self.kind in DRAWN or (self.variant == "paper" and self.kind in KINDS)
+        self._require(
+            scheme=(self.scheme in {1, 2, 3}, "1, 2 or 3"), layers=(self.layers >= 1, ">= 1"), epochs=(self.epochs >= 1, ">= 1"),
+            kind=(drawn, ", ".join(KINDS if self.variant == "paper" else DRAWN) + ", the kinds that this variant has"),
+            alpha_sign=(self.alpha_sign >= 0, ">= 0"), batch=(self.batch >= 2, ">= 2"), lr=(self.lr > 0, "> 0"), checks=(self.checks >= 2, ">= 2"),
+            triggers=(self.triggers >= 1, ">= 1"), significance=(0 < self.significance < 1, "in (0, 1)"),
+        )  # fmt: skip
+
+    def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
+        del rng
+        gates = find_gates(model, self.layers)
+        bits = message_bits(self.text, sum(conv_of(model, gate).out_channels for gate in gates), secret)
+        chosen = torch.randperm(len(data), generator=stream(secret, "images"))
+        maps = feature_maps(model, gates, data.batch(chosen[:SOURCES]))
+        few = data.take(chosen[: self.checks])
+        tensors = {"seed": seed_tensor(secret), "bits": bits, "images": few.pixels, "labels": few.labels}
+        if self.kind not in DRAWN:
+            tensors |= {f"passport/{index}/{name}": from_maps(found, self.kind, rng=stream(secret, name, str(index)))
+                        for index, found in enumerate(maps) for name in ("scale", "shift")}  # fmt: skip
+        if self.scheme == 3:
+            tensors["triggers"] = abstract_images(self.triggers, data.shape, rng=stream(secret, "triggers"))
+            tensors["answers"] = torch.randint(0, len(data.classes), (self.triggers,), generator=stream(secret, "answers"))
+        shapes = [list(found.shape[1:]) for found in maps]
+        return Mark(tensors, {"gates": [[gate.conv, gate.norm] for gate in gates], "shapes": shapes, "signs": len(bits)})
+
+    def _means(self, model: nn.Module, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[list[Gate], Means]:
+        """Return gates and the mean patches of their passports; a key of the hardened variant may bring no passport of its own."""
+        if self.variant == "hardened" and any(name.startswith("passport/") for name in tensors):
+            raise InputError(
+                "this key brings passports of its own; they come from the secret and the message, or anybody could make some that fit"
+            )
+        gates = [Gate(str(conv), str(norm)) for conv, norm in facts["gates"]]
+        bits = bits_in(tensors, int(facts["signs"]))
+        bound = "".join(map(str, bits.tolist())) if self.variant == "hardened" else ""
+        made: Means = []
+        for index, (gate, shape) in enumerate(zip(gates, facts["shapes"], strict=True)):
+            conv = conv_of(model, gate)
+            pair = [self._passport(tensors, index, name, shape, bound) for name in ("scale", "shift")]
+            if pair[0].shape[0] != conv.in_channels:
+                message = (
+                    f"{gate.conv} reads {conv.in_channels} channels, the passport has {pair[0].shape[0]}; this is another architecture"
+                )
+                raise InputError(message)
+            made.append((patch_means(conv, pair[0]), patch_means(conv, pair[1])))
+        return gates, made
+
+    def _passport(self, tensors: Mapping[str, Tensor], index: int, name: str, shape: Sequence[int], bound: str) -> Tensor:
+        """Return one passport (c, h, w): the key's own, or what the secret gives."""
+        held = tensors.get(f"passport/{index}/{name}")
+        if held is not None:
+            return held
+        if self.kind not in DRAWN:
+            message = f"this passport key lacks the passports of gate {index}: {REMEDY}"
+            raise FormatError(message)
+        size = [shape[0], 1, 1] if self.kind == "flat" else list(shape)
+        drawn = 2 * torch.rand(size, generator=stream(secret_of(tensors), "passport", name, str(index), bound)) - 1
+        return drawn.expand(*shape).contiguous()
+
+    def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
+        net = private_copy(model)
+        gates, means = self._means(net, mark.facts, mark.tensors)
+        both = PassportNet(net, gates, means, public=self.scheme > 1)
+        bits, own = mark.tensors["bits"], generator(spawn(rng))
+
+        def penalty(_model: nn.Module) -> Tensor:
+            loss = self.alpha_sign * both.sign_loss(bits)
+            if self.scheme == 1:
+                return loss
+            chosen = torch.randint(0, len(data), (self.batch,), generator=own)
+            x, y = data.batch(chosen), data.labels[chosen]
+            device = next(net.parameters()).device
+            return loss + F.cross_entropy(both.private(x.to(device)), y.to(device))
+
+        keys = sampler(mark.tensors["triggers"], mark.tensors["answers"], 8) if self.scheme == 3 else None
+        recipe = Recipe(epochs=self.epochs, batch=self.batch, lr=self.lr)
+        with forked(rng):
+            fit(both, data.pixels, data.labels, recipe, rng=rng, extras=Extras(companions=keys, penalty=penalty), task=self.card.name)
+        return both.published()
+
+    def _key(self, model: nn.Module, data: ImageSet, mark: Mark, nulls: Sequence[nn.Module]) -> Key:
+        return super()._key(model, data, with_reference(mark, model) if self.variant == "hardened" else mark, nulls)
+
+    def unlock(self, model: nn.Module, key: Key) -> nn.Module:
+        """Return a copy of a published model with the passports folded in: the private branch as an ordinary network.
+
+        Raises
+        ------
+        InputError
+            for a model without the gates of the key.
+        """
+        method = self.enrolled(key)
+        gates, means = method._means(model, key.facts, key.tensors)  # noqa: SLF001
+        return with_passports(model, gates, means, key.tensor("images").float().div(255)).eval()
+
+    def remote(self, suspect: Suspect | nn.Module, key: Key) -> tuple[int, int, float]:
+        """Return how many key images of scheme 3 a suspect answers as the key says, of how many, and the chance of that at 1/K a hit.
+
+        Labels are enough. It is no verdict: it says where it is worth to ask for the weights.
+        """
+        asked = suspect if isinstance(suspect, Suspect) else Suspect.of_model(suspect)
+        answers = key.tensor("answers")
+        hits = int((asked.labels(key.tensor("triggers").float().div(255)).cpu() == answers).sum())
+        return hits, len(answers), binomial_p(hits, len(answers), 1 / len(key.fact(list, "classes")))
+
+    def _observe(self, suspect: Suspect, key: Key) -> Observation:
+        method = self.enrolled(key)
+        method._means(suspect.model, key.facts, key.tensors)  # noqa: SLF001  # a network without the gates is refused before it is asked
+        model, pixels = realigned(suspect.model, key.tensors), key.tensor("images")
+        gates, means = method._means(model, key.facts, key.tensors)  # noqa: SLF001
+        with torch.no_grad():
+            gamma = torch.cat([scales(model, gate, pair[0]) for gate, pair in zip(gates, means, strict=True)]).cpu()
+        private = with_passports(model, gates, means, pixels.float().div(255))
+        return Observation(
+            suspect.access, {"scales": gamma, "public": suspect.logits(pixels).argmax(1), "private": predict(private, pixels).argmax(1)}
+        )
+
+    def _score(self, observed: Observation, key: Key) -> float:
+        gamma, labels, bits = observed.tensors["scales"], key.tensor("labels"), bits_in(key.tensors, int(key.fact(float, "signs")))
+        wrong = float(((gamma > 0) != bits.bool()).double().mean())
+        public, private = (float((observed.tensors[name] == labels).double().mean()) for name in ("public", "private"))
+        least = 1.0 if self.scheme == 1 else public  # what is published under scheme 1 answers nothing right by itself
+        lost = max(0.0, least - private) / least if least else 1.0
+        return max(wrong, lost)
+
+    def _name(self, key: Key) -> str:
+        return f"wrong signs (of {key.facts['signs']}) or lost accuracy with the passports, whichever is more"
+
+    def _ceiling(self, scores: Sequence[float], key: Key) -> float | None:
+        count = int(key.fact(float, "signs"))
+        right = round(sum(min(0.5, 1 - score) for score in scores) * count)
+        rate = max(0.5, upper_bound(right, count * len(scores))) if scores else 0.5
+        wanted = required_matches(count, rate, self.significance)
+        return -1.0 if wanted is None else 1 - wanted / count
+
+    def _limit(self, key: Key) -> float | None:
+        return self._ceiling((), key)
+
+    def _chance(self, statistic: float, key: Key) -> float | None:
+        count = int(key.fact(float, "signs"))
+        return binomial_p(round((1 - statistic) * count), count, 0.5)
+
+    def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
+        """Return passports that fit a network as it is: of the paper's variant solved for, of the hardened one the best of 1,000 secrets."""
+        drawn = self._draw(model, data, secret=secret, rng=rng)
+        return solved(model, drawn) if self.variant == "paper" else self._guessed(model, drawn, secret)
+
+    def _guessed(self, model: nn.Module, drawn: Mark, secret: bytes) -> Mark:
+        """Return the best of 1,000 secrets."""
+        tries = []
+        for index in range(TRIES):
+            tried = derive(secret, "try", str(index))
+            tensors = {**drawn.tensors, "seed": seed_tensor(tried), "bits": message_bits(self.text, drawn.facts["signs"], tried)}
+            gates, means = self._means(model, drawn.facts, tensors)
+            tries.append((Mark(tensors, {**drawn.facts, "forged": True, "tries": TRIES}), means))
+        return best_guess(model, gates, tries)
+
+    def adaptive_attacks(self) -> tuple[Attack, ...]:
+        """Return a second passport, shifted filters, and what changes weights but no answer; forging is tried by `forge`."""
+        return (
+            Attack("overwrite", {"method": self.card.name}, "stolen"),
+            Attack("weight-shift", {}, "true"),
+            Attack("permute", {}, "none"),
+            Attack("rescale", {}, "none"),
+            Attack("fold-bn", {}, "none"),
+        )
