@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from modelward.core.card import Mechanism
-from modelward.core.catalogue import catalogue, find
+from modelward.core.catalogue import catalogue
 from modelward.core.errors import UsageError
-from modelward.core.families import OwnershipMethod, TheftMethod
+from modelward.core.families import OwnershipMethod
 from modelward.core.nearest import nearest
+from modelward.core.ownership import Attack
 from modelward.evaluation.farm import TheftSpec, battery
 
 ALWAYS = ("ftll", "ftal", "rtll", "rtal", "prune", "quantise", "weight-noise", "cast")
@@ -59,32 +59,29 @@ def specs(method: OwnershipMethod, arch: str, profile: str) -> list[TheftSpec]:
     known: dict[str, list[TheftSpec]] = {}
     for spec in battery(arch, profile=GRIDS[profile]):
         known.setdefault(spec.method, []).append(spec)
-    own = {attack.method: attack for attack in method.adaptive_attacks()}
+    own: dict[str, list[Attack]] = {}
+    for attack in method.adaptive_attacks():
+        own.setdefault(attack.method, []).append(attack)
     made: list[TheftSpec] = []
     for name in names(method):
         grid = known.get(name, [])
         if profile == "quick":
             grid = grid[len(grid) // 2 :][:1]
-        if name in own and (not grid or (own[name].settings and profile != "smoke")):
-            grid = [_adaptive(name, dict(own[name].settings), own[name].labels, grid)]
+        special = [attack for attack in own.get(name, ()) if attack.settings or not grid]
+        if special and not (grid and profile == "smoke"):
+            grid = [_adaptive(attack, grid) for attack in special]
         made += [_of_own_kind(spec, method) for spec in grid]
     return made
 
 
-def _adaptive(name: str, settings: dict[str, Any], labels: str, grid: list[TheftSpec]) -> TheftSpec:
+def _adaptive(attack: Attack, grid: list[TheftSpec]) -> TheftSpec:
     """Return an adaptive attack as a theft, with the thief's architecture that the battery gives the same method."""
-    arch = grid[0].arch if grid else None
-    return TheftSpec(name, f"adaptive: {name}" if not grid else grid[0].group, settings, labels, arch)
+    group, arch = (grid[0].group, grid[0].arch) if grid else (f"adaptive: {attack.method}", None)
+    return TheftSpec(attack.method, group, dict(attack.settings), attack.labels, arch)
 
 
 def _of_own_kind(spec: TheftSpec, method: OwnershipMethod) -> TheftSpec:
     """Return an overwriting by the very scheme that is to be overwritten."""
-    if spec.method != "overwrite" or ("method" in spec.fields and spec.fields["method"] == method.card.name):
+    if spec.method != "overwrite" or "method" in spec.fields:
         return spec
     return replace(spec, fields={**spec.fields, "method": method.card.name})
-
-
-def needs_weights(spec: TheftSpec) -> bool:
-    """Return whether a theft takes more than answers."""
-    kind = find(spec.method)
-    return issubclass(kind, TheftMethod) and kind.needs.value == "weights"
