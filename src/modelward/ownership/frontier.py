@@ -46,8 +46,9 @@ class Frontier(TriggerMethod):
     rightly (false adversaries); the label of all is the TRUE class.
 
     ``variant="paper"`` says stolen for at most 41 mismatches of 100, as if an innocent model hit half of the keys. It hits more where the images
-    of a strong class are hardly moved, so the rule accuses the innocent. ``variant="hardened"`` takes the keys on which most of some null models
-    fail (``references`` of them, which calibrate nothing), and measures the chance of a hit on the others.
+    of a strong class are hardly moved, so the rule accuses the innocent. ``variant="hardened"`` takes true adversaries alone while there are
+    enough, those first on which most of some null models fail, too (``references`` of them, which calibrate nothing), and measures the chance of
+    a hit on the other null models.
 
     Parameters
     ----------
