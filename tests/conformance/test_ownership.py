@@ -72,6 +72,8 @@ ROWS = (
     Row("uchida", {"variant": "hardened", "bits": 48, "lam": 0.1, "epochs": 6, "batch": 32, "kind": "orthonormal"}),
     Row("deepmarks", {"variant": "paper", "users": 31, "number": 7, "batch": 32}),
     Row("deepmarks", {"variant": "hardened", "users": 31, "number": 30, "batch": 32}),
+    Row("passport", {"variant": "paper", "scheme": 3, "kind": "random", "epochs": 5, "batch": 32, "significance": 1e-3}, CNN),
+    Row("passport", {"variant": "hardened", "epochs": 5, "batch": 32, "text": "me", "significance": 1e-3}, CNN),
     Row("infip", {"variant": "paper", "count": 40}),
     Row("infip", {"variant": "hardened", "count": 40, "rules": ["epsilon", "dtd"], "pool": 2}),
 )
@@ -359,7 +361,8 @@ def test_models_and_data_that_cannot_be_enrolled_are_refused(
     method, farm = OURS[ROWS[number].name].configured(ROWS[number].fields), farms(ROWS[number].arch)
     broken = train_net(ROWS[number].arch, farm.probes, 0, epochs=0)
     with torch.no_grad():
-        next(broken.parameters()).view(-1)[0] = float("inf")
+        weight = next(broken.parameters())
+        weight[(0,) * weight.ndim] = float("inf")
     with pytest.raises(InputError, match="NaN or infinite"):
         method.protect(broken, farm.probes, rng=generator(0))
     with pytest.raises(InputError, match="no images"):
