@@ -34,7 +34,7 @@ def keys_of(key: Key) -> Tensor:
     images, count, decoys = (len(key.tensor(name)) for name in ("probes", "labels", "kinds"))
     if images != count + decoys or not count or len(key.tensor("written")) != count:
         message = (
-            f"this is half a {key.method} key: {count} labels and {decoys} decoys for {images} images; use the file that protect wrote"
+            f"this is half of a {key.method} key: {count} labels and {decoys} decoys for {images} images; use the file that protect wrote"
         )
         raise InputError(message)
     return key.tensor("probes")[:count]
