@@ -101,8 +101,8 @@ def issue_keys(
         if made is not None and made.changed:
             save_model(copy, made.model, {"trained_on": "owner"})
         write_key(path, key, passphrase=passphrase)
-        registry.record(grant, key_digest=key_digest(key), key_file=_relative(path, registry.path.parent))
-        yield Issued(grant, path, copy if made is not None and made.changed else None)
+        whole = registry.record(grant, key_digest=key_digest(key), key_file=_relative(path, registry.path.parent))
+        yield Issued(whole, path, copy if made is not None and made.changed else None)
 
 
 def user_settings(method: str, settings: dict[str, Any], grant: Grant) -> dict[str, Any]:

@@ -69,10 +69,12 @@ def suspect_behind(
     Raises
     ------
     UsageError
-        when only answers are to be had, and the key is read from weights.
+        when only answers are to be had, and the key is read from weights; for a key that a user was issued without a model.
     InputError
         when the suspect takes other images than the key's.
     """
+    if key.facts.get("bare"):
+        raise UsageError("this key holds a user's secret and no mark of a model: issue it with --copies or --model to have one to look for")
     probes = key.tensors.get("probes")
     if probes is None:
         if isinstance(suspect, str) or kind_of(suspect) in ANSWERS_ONLY:

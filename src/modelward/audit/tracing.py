@@ -10,7 +10,7 @@ from typing import Any
 from modelward.audit.enrolment import ownership
 from modelward.audit.issuing import issued_key, numbered
 from modelward.audit.judging import suspect_behind, weigh
-from modelward.core.errors import AccessError, Undecided, UsageError
+from modelward.core.errors import AccessError, Undecided
 from modelward.core.key import Key
 from modelward.core.suspect import Access
 from modelward.core.verdict import Verdict
@@ -81,13 +81,19 @@ def trace(
     Raises
     ------
     Undecided
-        when nobody was issued a key for ``method``.
+        when nobody was issued a marked copy for ``method``.
     """
     grants = [grant for grant in registry.grants(purpose=method) if grant.key_file is not None]
     if not grants:
         message = f"nobody was issued a key for {method} in {registry.path.name}, so there is nobody to name"
         raise Undecided(message)
-    keys = {grant: issued_key(registry, grant, passphrase=passphrase) for grant in grants}
+    whole = {grant: issued_key(registry, grant, passphrase=passphrase) for grant in grants}
+    keys = {grant: key for grant, key in whole.items() if not key.facts.get("bare")}  # a secret alone is no mark to look for
+    if not keys:
+        message = (
+            f"the users of {registry.path.name} were issued secrets alone for {method}, without marked copies: there is nothing to look for"
+        )
+        raise Undecided(message)
     found = {grant: _asked(suspect, key, arch, asking) for grant, key in keys.items()}
     users = ranked(found)
     margin = users[1].statistic - users[0].statistic if len(users) > 1 else None
@@ -99,9 +105,7 @@ def trace(
 
 
 def _asked(suspect: Path | str, key: Key, arch: str | None, asking: Mapping[str, Any]) -> Verdict:
-    """Return the verdict of one user's key; a key that was issued without a model has no mark to look for."""
-    if key.facts.get("bare"):
-        raise UsageError("users were issued secrets alone, without marked models: there is nothing to trace a suspect by")
+    """Return the verdict of one user's key."""
     method = ownership(key.method, {})
     return weigh(method.observe(suspect_behind(suspect, key, arch, **asking), key), key)
 

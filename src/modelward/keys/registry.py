@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,11 +152,12 @@ class Registry:
             change = update(GRANTS).where(ours, GRANTS.c.status == ACTIVE).values(status=REVOKED, revoked=_now())
             return int(connection.execute(change).rowcount)
 
-    def record(self, grant: Grant, *, key_digest: str, key_file: str) -> None:
-        """Record which key file was made for a grant: the digest of its content, and its name relative to the registry's folder."""
+    def record(self, grant: Grant, *, key_digest: str, key_file: str) -> Grant:
+        """Record which key file was made for a grant, by the digest of its content and its name relative to the registry's folder."""
         mine = (GRANTS.c.purpose == grant.purpose) & (GRANTS.c.user == grant.user) & (GRANTS.c.generation == grant.generation)
         with self._connected("written", write=True) as connection:
             connection.execute(update(GRANTS).where(mine).values(key_digest=key_digest, key_file=key_file))
+        return replace(grant, key_digest=key_digest, key_file=key_file)
 
     def grants(self, *, user: str | None = None, purpose: str | None = None) -> list[Grant]:
         """Return grants, by purpose, number and generation."""
