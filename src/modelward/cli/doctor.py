@@ -15,7 +15,7 @@ from pathlib import Path
 from modelward._version import __version__
 from modelward.core.errors import ModelwardError
 
-PACKAGES = ("numpy", "scipy", "pillow", "safetensors", "sqlalchemy", "pyrage", "jinja2", "rich", "typer")
+PACKAGES = ("numpy", "scipy", "pillow", "safetensors", "sqlalchemy", "pyrage", "cryptography", "jinja2", "rich", "typer")
 TORCH = "2.13"
 MEMORY_NEEDED = 1.5 * 2**30
 DISK_NEEDED = 2**30

@@ -1,0 +1,151 @@
+"""Users, commitments and evidence in the shell: exit codes, one object of JSON, and one sentence for what is wrong."""
+
+import json
+
+import pytest
+import torch
+
+from modelward.core.key import Key
+from modelward.keys import read_key, write_key
+from modelward.models import save_model
+from modelward.ownership.calibration import Calibration
+from modelward.ownership.zhang import Zhang
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODELWARD_PASSPHRASE", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def users(folder, shell):
+    assert shell("key", "new-master", "--out", "master.json").code == 0
+    (folder / "users.csv").write_text("user,expires\nann,2020-01-01\nbob,\n")
+    assert shell("issue", "zhang", "--csv", "users.csv", "-q").code == 0
+    return folder
+
+
+@pytest.fixture
+def owned(folder, mlp_victim):
+    """Write a model, and a key whose images it answers as the key says."""
+    probes = torch.randint(0, 256, (20, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with torch.no_grad():
+        labels = mlp_victim(probes.float() / 255).argmax(1)
+    scores = vars(Calibration(tuple([0.9, 0.95] * 10), (0.92,), (), 0.05, 0.3))
+    facts = {"settings": Zhang(count=20).settings(), "calibrated": True, "classes": ["a", "b", "c"], "scores": {"mark": scores}}
+    write_key(folder / "k.mw", Key("zhang", "hardened", "00" * 32, facts, {"probes": probes, "labels": labels}))
+    save_model(folder / "m.safetensors", mlp_victim)
+    return folder
+
+
+def test_users_are_issued_shown_and_revoked(users, shell):
+    found = json.loads(shell("issue", "zhang", "--user", "cy", "--json").out)
+    assert (found["schema"], found["users"][0]["number"]) == ("modelward/issued", 2)
+    assert read_key(users / "keys" / "cy.zhang.mw").facts["grant"]["user"] == "cy"
+    for user, state in (("ann", "expired"), ("bob", "active")):
+        shown = json.loads(shell("key", "show", f"keys/{user}.zhang.mw", "--json").out)
+        assert shown["grant"] == state
+    assert shell("revoke", "bob").code == 0
+    assert shell("revoke", "bob").code == 3
+    assert json.loads(shell("key", "show", "keys/bob.zhang.mw", "--json").out)["grant"] == "revoked"
+    assert "was revoked" in shell("issue", "zhang", "--user", "bob").err
+
+
+def test_new_secrets_are_warned_of_until_there_is_a_backup(folder, shell):
+    assert "has no copy" in shell("key", "new-master", "--out", "master.json").err
+    assert "is new and has no copy" in shell("issue", "zhang", "--user", "ann").err
+    assert "no copy" not in shell("issue", "zhang", "--user", "bob").err
+    assert "never backed up" in shell("key", "show", "keys/ann.zhang.mw").err
+    assert shell("key", "backup", "--out", "copies").code == 0
+    assert "never backed up" not in shell("key", "show", "keys/ann.zhang.mw").err
+    assert "overwrites nothing" in shell("key", "backup", "--out", "copies").err
+    assert (folder / "copies" / "master.json").read_bytes() == (folder / "master.json").read_bytes()
+
+
+def test_no_secret_is_printed(users, shell):
+    secret = json.loads((users / "master.json").read_text())["generations"]["1"]
+    own = bytes(read_key(users / "keys" / "ann.zhang.mw").tensors["secret"].tolist()).hex()
+    told = [shell("key", "show", "keys/ann.zhang.mw"), shell("key", "rotate"), shell("issue", "zhang", "--user", "dan", "--json")]
+    for found in told:
+        assert found.code == 0
+        assert all(word[:16] not in found.out + found.err for word in (secret, own))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("issue", "zhang"), 4, "say who gets a key"),
+        (("issue", "zhang", "--user", "../x"), 4, "a name has"),
+        (("issue", "zhang", "--user", "x", "--expires", "soon"), 4, "a day is written as"),
+        (("issue", "zhang", "--user", "ann"), 4, "has a grant for zhang already"),
+        (("issue", "pgd", "--user", "x"), 4, "proves no ownership"),
+        (("issue", "zhang", "--user", "x", "--master", "none.json"), 2, "there is no master secret"),
+        (("issue", "zhang", "--user", "x", "--set", "user=me"), 4, "is set for each user"),
+        (("revoke", "eve"), 2, "there is no user 'eve'"),
+        (("revoke", "ann", "--registry", "none.sqlite"), 2, "there is no registry"),
+        (("revoke", "ann", "--registry", "users.csv"), 2, "damaged or no registry"),
+        (("trace", "master.json", "--method", "zhang"), 3, "secrets alone"),
+        (("trace", "master.json", "--method", "adi"), 3, "nobody was issued"),
+        (("verify", "master.json", "--key", "keys/ann.zhang.mw"), 4, "holds a user's secret and no mark"),
+        (("key", "show", "keys/ann.zhang.mw", "--released", "2020-01-01"), 4, "go with --commitment"),
+        (("key", "backup"), 4, "--out DIR"),
+        (("commit", "keys/ann.zhang.mw"), 4, "--out FILE.json"),
+        (("commit", "keys/ann.zhang.mw", "--out", "c.json", "--published", "2020-01-01"), 4, "say where that is"),
+        (("commit", "keys/ann.zhang.mw", "--out", "c.json", "--publication", "here"), 4, "can be looked up"),
+        (("evidence", "keygen"), 4, "--out FILE.pem"),
+        (("evidence", "check", "users.csv"), 2, "no evidence bundle"),
+        (("evidence", "check", "none.json"), 2, "cannot be read"),
+    ],
+)
+@pytest.mark.usefixtures("users")
+def test_what_is_wrong_is_said_in_one_sentence(shell, arguments, code, words):
+    found = shell(*arguments)
+    assert found.code == code, found.err
+    assert words in " ".join(found.err.split())
+    assert "Traceback" not in found.err
+
+
+def test_a_suspect_is_stolen_only_with_a_dated_commitment_and_the_evidence_says_so(owned, shell):
+    verify = ("verify", "m.safetensors", "--key", "k.mw", "-q")
+    assert shell(*verify).code == 3
+    assert shell("commit", "k.mw", "--out", "c.json").code == 0
+    assert shell(*verify, "--commitment", "c.json").code == 3
+    dated = shell("commit", "k.mw", "--out", "c.json", "--publication", "Gazette 12/2019, page 3", "--published", "2019-12-01", "--json")
+    assert json.loads(dated.out)["kind"] == "publication"
+    assert shell(*verify, "--commitment", "c.json").code == 1
+    assert shell(*verify, "--commitment", "c.json", "--released", "2019-11-30").code == 3
+    assert shell("evidence", "keygen", "--out", "sign.pem").code == 0
+    sealed = shell(*verify, "--commitment", "c.json", "--evidence", "e.json", "--signing-key", "sign.pem", "--json")
+    assert (sealed.code, json.loads(sealed.out)["evidence"]) == (1, "e.json")
+    unknown = shell("evidence", "check", "e.json")
+    assert unknown.code == 3
+    assert "signer unknown" in unknown.out
+    known = shell("evidence", "check", "e.json", "--trusted-key", "sign.pub.pem", "--summary", "s.html", "--json")
+    assert (known.code, json.loads(known.out)["verdict"]["decision"]) == (1, "stolen")
+    assert "What would defeat this evidence" in (owned / "s.html").read_text()
+    assert shell("evidence", "check", "e.json", "--trusted-key", "sign.pub.pem", "--released", "2019-11-30").code == 3
+
+
+def test_altered_evidence_and_another_signer_are_refused(owned, shell):
+    for name in ("sign.pem", "other.pem"):
+        assert shell("evidence", "keygen", "--out", name).code == 0
+    assert shell("verify", "m.safetensors", "--key", "k.mw", "--evidence", "e.json", "--signing-key", "sign.pem", "-q").code == 3
+    assert shell("evidence", "check", "e.json", "--trusted-key", "other.pub.pem").code == 5
+    raw = bytearray((owned / "e.json").read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (owned / "altered.json").write_bytes(raw)
+    assert shell("evidence", "check", "altered.json").code in {2, 5}
+    assert "never overwritten" in shell("verify", "m.safetensors", "--key", "k.mw", "--evidence", "e.json", "--signing-key", "sign.pem").err
+    assert "go together" in shell("verify", "m.safetensors", "--key", "k.mw", "--evidence", "f.json").err
+    assert shell("evidence", "check", "e.json", "--trusted-key", "sign.pem").code == 2
+
+
+def test_the_commitment_is_shown_with_the_key(owned, shell):
+    assert shell("commit", "k.mw", "--out", "c.json", "-q").code == 0
+    assert (owned / "c.tsq").exists()
+    shown = json.loads(shell("key", "show", "k.mw", "--commitment", "c.json", "--json").out)
+    assert shown["commitment"].startswith("undated")
+    write_key(owned / "other.mw", Key("zhang", "hardened", "00" * 32, {}, {}))
+    assert "to another key" in shell("key", "show", "other.mw", "--commitment", "c.json").err
