@@ -42,7 +42,7 @@ def list_digits(place: Path, *, size: tuple[int, int] | None = None, digest: str
         message = f"{place.name} is no table of {COUNT} lines of {SIDE * SIDE} pixels and a label"
         raise FormatError(message)
     try:
-        table = np.array([line.split(b",") for line in lines], dtype=np.int64)
+        table = np.loadtxt(io.BytesIO(text), dtype=np.int64, delimiter=",", comments=None)
     except ValueError as error:
         message = f"{place.name} holds something else than whole numbers"
         raise FormatError(message) from error

@@ -131,21 +131,18 @@ class Adi(TriggerMethod):
         UsageError
             when the key has no pictures left for that round.
         """
-        where = (
-            torch.arange(len(key.tensors["labels"]))[size * round_ : size * (round_ + 1)] if round_ >= 0 and size >= 1 else torch.arange(0)
-        )
+        many = len(key.tensor("labels"))
+        where = torch.arange(many)[size * round_ : size * (round_ + 1)] if round_ >= 0 and size >= 1 else torch.arange(0)
         if len(where) < max(1, size):
-            message = (
-                f"adi: a key of {len(key.tensors['labels'])} pictures has no {size} left for proof {round_}; open fewer, or another round"
-            )
+            message = f"adi: a key of {many} pictures has no {size} left for proof {round_}; open fewer, or another round"
             raise UsageError(message)
-        tensors = {name: key.tensors[name][where] for name in ("probes", "labels", "salts")}
+        tensors = {name: key.tensor(name)[where] for name in ("probes", "labels", "salts")}
         scores: list[float] = []
         if "null_answers" in key.tensors:
             tensors["null_answers"] = key.tensors["null_answers"][:, where]
             scores = (1 - (tensors["null_answers"] == tensors["labels"]).double().mean(1)).tolist()
         part = replace(key, facts={**key.facts, "opened": where.tolist()}, tensors=tensors)
-        method = type(self)(**key.facts["settings"])
+        method = self.enrolled(key)
         calibration = Calibration.split(scores, (), method.alpha, method._ceiling(scores, part))  # noqa: SLF001
         return replace(part, facts={**part.facts, "scores": {"mark": vars(calibration)}})
 
@@ -158,9 +155,14 @@ class Adi(TriggerMethod):
         InputError
             when a picture or label is not that of its digest.
         """
-        leaves, where = list(key.facts["leaves"]), key.facts.get("opened", range(len(key.facts["leaves"])))
-        for position, found in zip(where, _leaves(key.tensors), strict=True):
-            if leaves[position] != found:
+        leaves = key.fact(list, "leaves")
+        where = key.fact(list, "opened") if "opened" in key.facts else list(range(len(leaves)))
+        shown = _leaves({name: key.tensor(name) for name in ("probes", "labels", "salts")})
+        if len(shown) != len(where):
+            message = f"adi: this key says that it opens {len(where)} pictures, and holds {len(shown)}"
+            raise InputError(message)
+        for position, found in zip(where, shown, strict=True):
+            if not 0 <= position < len(leaves) or leaves[position] != found:
                 message = f"adi: picture {position} or its label is not the one that was committed to"
                 raise InputError(message)
         return tree(leaves)

@@ -47,8 +47,9 @@ class EWE(TriggerMethod):
     ratio
         batches of the task for each of the mark.
     kappa, temperature, temperature_lr, distance, layers
-        of the entanglement: its weight relative to a SUM of cross-entropies (the paper takes 32 for a small net on MNIST and 1,000 to 100,000 for ResNets), its temperature, the rate of
-        t = 100 / T, ``cosine`` or ``euclidean`` (squared), and how many representations before the logits.
+        of the entanglement: its weight relative to a SUM of cross-entropies (the paper takes 32 for a small net on MNIST and 1,000 to 100,000
+        for ResNets), its temperature, the rate of t = 100 / T, ``cosine`` or ``euclidean`` (squared), and how many representations before the
+        logits.
     source, target
         class numbers; ``None`` draws them from the secret.
     side
