@@ -21,6 +21,7 @@ from modelward.ownership.mark import Mark
 from modelward.ownership.triggering import TRIGGER, TriggerMethod
 
 KINDS = ("content", "noise", "unrelated")
+EVERY = -1  # every class but the target is a source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,8 @@ class Zhang(TriggerMethod):
     kind
         ``content``, ``noise`` or ``unrelated``.
     source, target
-        class numbers; ``None`` draws them from the secret.
+        class numbers; ``None`` draws them from the secret. With ``source=-1`` images of every class but the target are stamped, and the stamp
+        alone decides: what such a mark gains in reach, a search for small triggers gains too.
     text
         the word of the paper's variant.
     side
@@ -84,7 +86,7 @@ class Zhang(TriggerMethod):
         given = (self.source, self.target)
         free = [int(c) for c in torch.randperm(count, generator=stream(secret, "classes")) if int(c) not in given]
         source, target = (value if value is not None else free.pop() for value in given)
-        if not max(source, target) < count or min(source, target) < 0:
+        if not max(source, target) < count or source < EVERY or target < 0:
             message = f"zhang: source {source} and target {target} are not among the {count} classes"
             raise InputError(message)
         return source, target
@@ -93,7 +95,7 @@ class Zhang(TriggerMethod):
         del rng
         classes = predict(model, data.pixels[:1]).shape[1]
         source, target = self._classes(classes, secret)
-        where = torch.nonzero(data.labels == source).flatten()
+        where = torch.nonzero(data.labels != target if source == EVERY else data.labels == source).flatten()
         if not len(where) and self.kind != "unrelated":
             message = f"zhang: there is no image of the source class {source} to make keys of"
             raise InputError(message)
@@ -122,7 +124,8 @@ class Zhang(TriggerMethod):
 
     def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
         made = fresh_copy(model, self.start, rng=rng)
-        clean = torch.nonzero(data.labels == mark.facts["source"]).flatten()
+        source, target = mark.facts["source"], mark.facts["target"]
+        clean = torch.nonzero(data.labels != target if source == EVERY else data.labels == source).flatten()
         beside = self.variant == "hardened" and self.kind != "unrelated" and len(clean)
         more = sampler(data.pixels[clean], data.labels[clean], self.per_batch) if beside else None
         keys, labels = mark.tensors["probes"], mark.tensors["labels"]
