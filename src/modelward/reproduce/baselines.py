@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modelward.core.catalogue import find
@@ -59,10 +59,12 @@ class Scene:
     strangers: list[Cell]
     seed: int
 
-    def cell(self, configuration: Configuration) -> Cell:
+    def cell(self, configuration: Configuration, more: Sequence[tuple[str, Fields, str]] = ()) -> Cell:
         """Return the cell that marks the source with one configuration, steals the marked model and reads the mark from all."""
         name, fields = configuration
-        thefts = [{"method": m, "fields": f, "labels": labels} for m, f, labels in THEFTS[: self.scale.thefts]]
+        thefts: list[dict[str, Any]] = [
+            {"method": m, "fields": f, "labels": labels} for m, f, labels in (*THEFTS[: self.scale.thefts], *more)
+        ]
         inputs: dict[str, str | Cell] = {"victim": self.source, **{part: self.parts[part] for part in ("owner", "attacker", "test")}}
         inputs |= {f"null/{i}": cell for i, cell in enumerate(self.nulls)} | {
             f"stranger/{i}": cell for i, cell in enumerate(self.strangers)
@@ -86,8 +88,8 @@ class Scene:
         )
 
 
-def make_scene(profile: str, seed: int, engine: Engine) -> Scene:
-    """Describe and train the source, the null zoo and the strangers.
+def make_scene(profile: str, seed: int, engine: Engine, arch: str | None = None) -> Scene:
+    """Describe and train the source, the null zoo and the strangers; ``arch`` is another architecture than the profile's.
 
     Raises
     ------
@@ -100,6 +102,7 @@ def make_scene(profile: str, seed: int, engine: Engine) -> Scene:
         message = f"profile is {', '.join(SCALES)}, not {profile!r}"
         raise UsageError(message)
     scale, seed = SCALES[profile], derive_seed("baselines", seed)
+    scale = scale if arch is None else replace(scale, arch=arch)
     made = study(load_data(scale.data, limit=scale.limit), seed=seed, owner_size=scale.owner, attacker_size=scale.attacker)
     parts = put_parts(engine.store, made)
     source = train_cell(NullSpec(scale.arch, "owner", 1.0, "source", 0), null_recipe(scale.arch), parts, made, derive_seed(seed, "source"))
@@ -116,9 +119,17 @@ def make_scene(profile: str, seed: int, engine: Engine) -> Scene:
     return Scene(scale, made, parts, source, nulls, strangers, seed)
 
 
-def measure(scene: Scene, named: Mapping[str, Configuration], engine: Engine) -> dict[str, Rows]:
-    """Return the rows of every configuration by its name; raises `ModelwardError` when one could not be measured."""
-    cells = [scene.cell(configuration) for configuration in named.values()]
+def measure(
+    scene: Scene, named: Mapping[str, Configuration], engine: Engine, more: Mapping[str, Sequence[tuple[str, Fields, str]]] | None = None
+) -> dict[str, Rows]:
+    """Return the rows of every configuration by its name; ``more`` are further thefts by method.
+
+    Raises
+    ------
+    ModelwardError
+        when a configuration could not be measured.
+    """
+    cells = [scene.cell(configuration, (more or {}).get(configuration[0], ())) for configuration in named.values()]
     run = engine.run(cells, task="marks")
     for name, cell in zip(named, cells, strict=True):
         if cell.key in run.failed:
