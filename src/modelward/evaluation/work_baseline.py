@@ -15,7 +15,7 @@ from modelward.core.guard import predict
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.rng import derive_seed, generator
-from modelward.core.suspect import Suspect
+from modelward.core.suspect import Access, Suspect
 from modelward.core.view import AttackerView, Labels
 from modelward.evaluation.cell import Job, Outcome
 from modelward.evaluation.parcels import get_images, get_model
@@ -50,7 +50,8 @@ def endure(job: Job) -> Outcome:
     rows = [desk.row("marked", model), desk.row("unmarked", source)]
     arch = source.arch if isinstance(source, Net) else None
     rows += [desk.row(_name(theft), _stolen(model, attacker, theft, arch, job), parent=model) for theft in job.settings["thefts"]]
-    rows += [desk.row("null", net) for net in nulls[method.siblings(len(nulls)) :]] + [desk.row("stranger", net) for net in strangers]
+    rows += [row for net in nulls[method.siblings(len(nulls)) :] if (row := desk.readable("null", net)) is not None]
+    rows += [row for net in strangers if (row := desk.readable("stranger", net)) is not None]
     rng = generator(derive_seed(job.seed, "controls"))
     for what, make in (("claimed", method.claim), ("forged", method.forge)):
         try:
@@ -108,6 +109,15 @@ class _Desk:
             extra["unseen"] = [hits, len(self.unseen)]
         many = max(1, verdict.queries) if "labels" in key.tensors else int(key.facts.get("bits", 0) or 1)
         return rate("statistic", round(verdict.statistic * many), many, attack=what, extra={**extra, "exact": verdict.statistic})
+
+    def readable(self, what: str, model: nn.Module) -> Row | None:
+        """Return the row of an independent model; none where it is of another architecture and has nothing that a mark in weights could be read from."""
+        try:
+            return self.row(what, model)
+        except InputError:
+            if self.method.needs is not Access.WEIGHTS:
+                raise
+            return None
 
     def _correct(self, model: nn.Module) -> int:
         """Return how many test images a model answers rightly; an extra class is never right."""

@@ -115,7 +115,8 @@ class DeepMarks(WeightMethod):
         del data, rng
         code = codebook(self.users)
         name, layer = find_layer(model, self.layer, bits=-(-code.shape[1] // 2))  # at least as many weights as bits
-        return Mark({"seed": seed_tensor(secret), "bits": code[self.number].clone()}, {"layer": name, "width": layer.weight[0].numel()})
+        facts = {"layer": name, "width": layer.weight[0].numel(), "bits": code.shape[1]}
+        return Mark({"seed": seed_tensor(secret), "bits": code[self.number].clone()}, facts)
 
     def _bases(self, secret: bytes, length: int, width: int) -> tuple[Tensor, Tensor]:
         """Return X (v, n) and U (v, v)."""

@@ -81,7 +81,7 @@ class Uchida(WeightMethod):
         del data, rng
         name, layer = find_layer(model, self.layer, bits=self.bits)
         message = message_bits(self.text, self.bits, secret)
-        return Mark({"seed": seed_tensor(secret), "bits": message}, {"layer": name, "width": layer.weight[0].numel()})
+        return Mark({"seed": seed_tensor(secret), "bits": message}, {"layer": name, "width": layer.weight[0].numel(), "bits": self.bits})
 
     def _matrix(self, tensors: Mapping[str, Tensor], width: int) -> Tensor:
         """Return X: what secret and message give, or, in the paper's variant, what the key brings."""

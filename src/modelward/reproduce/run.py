@@ -20,18 +20,22 @@ from modelward.evaluation.store import Store
 from modelward.io.atomic import write_text
 from modelward.reproduce.additional_class import additional_class
 from modelward.reproduce.fingerprints import fingerprints
+from modelward.reproduce.gan_removal import gan_removal
 from modelward.reproduce.infip import infip
 from modelward.reproduce.sac_jc import sac_jc
 from modelward.reproduce.tables import markdown, pretty_json
 from modelward.reproduce.trigger_baselines import trigger_baselines
+from modelward.reproduce.weight_baselines import weight_baselines
 
 Recipe = Callable[..., dict[str, Any]]
 RECIPES: dict[str, Recipe] = {
     "additional-class": additional_class,
     "fingerprints": fingerprints,
+    "gan-removal": gan_removal,
     "infip": infip,
     "sac-jc": sac_jc,
     "trigger-baselines": trigger_baselines,
+    "weight-baselines": weight_baselines,
 }
 
 
