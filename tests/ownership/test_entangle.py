@@ -12,16 +12,8 @@ from torch import Tensor, nn
 
 from modelward.core.errors import InputError, UsageError
 from modelward.core.rng import generator
-from modelward.marking.entangle import (
-    DISTANCES,
-    Entanglement,
-    Entangling,
-    distances,
-    entangle,
-    representations,
-    soft_nearest_neighbours,
-    steadied,
-)
+from modelward.marking.entangle import DISTANCES, Entanglement, distances, representations, soft_nearest_neighbours
+from modelward.marking.entangling import Entangling, entangle, steadied
 from modelward.models import build
 
 

@@ -251,3 +251,10 @@ def test_what_cannot_be_entangled_is_refused(fields: dict[str, int], words: str,
 def test_settings_that_mean_nothing_are_refused(make: Callable[[], object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         make()
+
+
+@pytest.mark.parametrize("name", ["zhang", "ewe"])
+def test_no_image_stands_in_a_key_twice(name: str, world: World) -> None:
+    many = dataclasses.replace(SMALL[name], count=5_000)
+    key = many.claim(world.source, world.owner, secret=SECRET, rng=generator(0))
+    assert len(key.tensors["index"].unique()) == len(key.tensors["labels"]) == int((world.owner.labels == key.facts["source"]).sum())

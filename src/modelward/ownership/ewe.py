@@ -17,7 +17,8 @@ from modelward.core.ownership import Attack
 from modelward.imaging.quantise import to_uint8
 from modelward.keys.derive import stream
 from modelward.marking.embedding import fresh_copy
-from modelward.marking.entangle import DISTANCES, Entanglement, Entangling, entangle, representations
+from modelward.marking.entangle import DISTANCES, Entanglement, representations
+from modelward.marking.entangling import Entangling, entangle
 from modelward.marking.stamps import stamp
 from modelward.ownership.mark import Mark
 from modelward.ownership.triggering import TRIGGER, TriggerMethod
@@ -41,7 +42,7 @@ class EWE(TriggerMethod):
     Parameters
     ----------
     count
-        number of stamped images; the mark is trained on them.
+        number of stamped images, at most all of the source class; the mark is trained on them.
     epochs, batch, lr
         passes over the owner's images, images a batch, Adam's rate. ``per_batch`` is not used: half a batch is stamped.
     ratio
@@ -123,8 +124,8 @@ class EWE(TriggerMethod):
         source, target = self._pair(data, predict(model, data.pixels[:1]).shape[1], secret)
         sources, targets = (torch.nonzero(data.labels == c).flatten() for c in (source, target))
         order = torch.randperm(len(sources), generator=stream(secret, "images"))
-        chosen = sources[order[torch.arange(self.count) % len(order)]]
-        beside = targets[torch.randint(0, len(targets), (self.count,), generator=stream(secret, "beside"))]
+        chosen = sources[order[: self.count]]  # each once: the binomial counts images as independent
+        beside = targets[torch.randint(0, len(targets), (len(chosen),), generator=stream(secret, "beside"))]
         if not 1 <= self.side <= min(data.shape[1:]):
             message = f"ewe: a stamp of {self.side} pixels does not fit images of {data.shape[1]}x{data.shape[2]}"
             raise InputError(message)

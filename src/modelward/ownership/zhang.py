@@ -99,8 +99,8 @@ class Zhang(TriggerMethod):
         if not len(where) and self.kind != "unrelated":
             message = f"zhang: there is no image of the source class {source} to make keys of"
             raise InputError(message)
-        order = torch.randperm(max(1, len(where)), generator=stream(secret, "images"))
-        chosen = where[order[torch.arange(self.count) % max(1, len(order))]] if len(where) else where
+        order = torch.randperm(len(where), generator=stream(secret, "images"))
+        chosen = where[order[: self.count]]  # each once: the binomial counts images as independent
         pixels = self.stamped(data.pixels[chosen], secret) if self.kind != "unrelated" else self._unrelated(data, secret)
         labels = torch.full((len(pixels),), target)
         if self.kind == "unrelated" and self.variant == "hardened":
