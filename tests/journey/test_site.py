@@ -51,6 +51,23 @@ def test_the_tutorial_for_continuous_integration_runs(home, tmp_path):
     assert run(["modelward", "audit", "--plan", "plan.yaml", "--out", "report", "-q"], home, tmp_path).returncode == 1
 
 
+def test_the_tutorial_for_marks_runs(home, tmp_path):
+    done = run(["sh", str(DOCS / "tutorials" / "mark_and_prove.sh")], home, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    words = ("UNDECIDED: ", "STOLEN: ", "Consistent, signer trusted.")
+    assert [next(i for i, line in enumerate(lines) if line.startswith(word)) for word in words] == sorted(
+        next(i for i, line in enumerate(lines) if line.startswith(word)) for word in words
+    )
+
+
+def test_tutorial_pages_show_the_scripts_that_run():
+    for page in (DOCS / "tutorials").glob("*.md"):
+        names = [line.split('"')[1] for line in page.read_text().splitlines() if line.startswith("--8<--")]
+        assert names, page
+        assert all((DOCS / name).is_file() for name in names)
+
+
 def test_keys_and_verdicts_fit_their_schemas(home, tmp_path):
     import torch
 
