@@ -1,0 +1,26 @@
+"""The recipe of the marks in weights, small: its rows say what its tables say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from modelward.evaluation.store import Store
+from modelward.reproduce import reproduce
+
+
+def test_the_smoke_profile_runs(tmp_path: Path) -> None:
+    document = reproduce("weight-baselines", profile="smoke", store=Store(), jobs=1, out=tmp_path)
+    rows = document["rows"]
+    assert {row["configuration"] for row in rows} == {"uchida, paper", "uchida", "deepmarks", "passport 2", "7 users"}
+    traced = {(row["metric"], row["attack"]): row for row in rows if row["configuration"] == "7 users"}
+    assert traced["identified", "none"]["value"] == 1
+    assert traced["misattributed", "none"]["value"] == 0
+    forged = {row["configuration"]: row for row in rows if row["attack"] == "forged"}
+    assert forged["uchida, paper"]["value"] == 0  # solved for
+    assert forged["uchida"]["value"] > 0.1  # the best of 1,000 secrets
+    assert not any(row["extra"]["decision"] == "stolen" for row in forged.values())
+    overwritten = [row for row in rows if row["attack"].startswith("overwrite")]
+    assert {row["configuration"] for row in overwritten} == {"uchida, paper", "uchida", "deepmarks", "passport 2"}
+    text = (tmp_path / "weight-baselines-smoke.md").read_text()
+    assert "not evidence" in text
+    assert "Tracing users and colluders" in text
