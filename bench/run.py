@@ -27,6 +27,7 @@ from modelward import PGD, SACJC, Recipe, Zhang, build, fit, generator, load_dat
 from modelward.core.guard import predict
 from modelward.core.suspect import Suspect
 from modelward.evaluation.robustness import robust_under
+from modelward.models.relevance import Relevance
 
 HERE = Path(__file__).resolve().parent
 BATCH, STEPS = 128, 20
@@ -137,6 +138,18 @@ def verify_rows(rounds: int) -> list[Row]:
     ]
 
 
+def relevance_rows(rounds: int) -> list[Row]:
+    """Time the relevance maps of 50 probes, tracing included, against one forward and backward pass of the same images."""
+    rows = []
+    for arch, channels, side in (("lenet5", 1, 28), ("cnn", 3, 32), ("resnet8", 3, 32)):
+        net = plain_copy(build(arch, classes=10, channels=channels, size=(side, side), rng=generator(0)))
+        x, y = torch.rand(50, channels, side, side, generator=generator(1)), torch.arange(50) % 10
+        for rule in ("epsilon", "dtd"):
+            value = ratio(lambda n=net, x=x, y=y, r=rule: Relevance(n, contrast=True).maps(x, y, rule=r), passes(net, x, y, 1), rounds)
+            rows.append((f"relevance maps of 50 probes, {arch}, {rule}", "one fp32 forward+backward", value, "<= 6"))
+    return rows
+
+
 def start_rows(rounds: int) -> list[Row]:
     """Time the start of the command line and of the import, torch not among the modules."""
     rows: list[Row] = []
@@ -201,13 +214,14 @@ def main() -> None:
     """Measure, print a table, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="pgd, training, verify, start, demo")
+    parser.add_argument("--only", default="", help="pgd, training, verify, start, demo, relevance")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     parts = {
         "start": lambda: start_rows(options.rounds), "verify": lambda: verify_rows(options.rounds), "training": lambda: training_rows(options.rounds),
         "pgd": lambda: pgd_rows(options.rounds), "demo": demo_rows,
+        "relevance": lambda: relevance_rows(options.rounds),
     }  # fmt: skip
     rows: list[Row] = []
     for name, part in parts.items():

@@ -44,6 +44,9 @@ Signing = Annotated[
 Obtained = Annotated[
     str, typer.Option("--obtained", metavar="TEXT", help="How you got at the suspect, in your words; stands in the evidence.")
 ]
+Sheet = Annotated[
+    Path | None, typer.Option("--sheet", metavar="FILE", help="Draw probes and relevance maps side by side as a PNG; of infip keys.")
+]
 
 
 def verify(
@@ -66,6 +69,7 @@ def verify(
     evidence: Evidence = None,
     signing_key: Signing = None,
     obtained: Obtained = "not said",
+    sheet: Sheet = None,
     function: Function = None,
     send: Send = None,
     batch: Batch = None,
@@ -93,6 +97,10 @@ def verify(
 
         passphrase = passphrase_of(passphrase_file, passphrase_fd)  # read once: a descriptor gives it once
         found = read_key(key, passphrase=passphrase)
+        if sheet is not None:
+            from modelward.audit.sheet import require_maps
+
+            require_maps(found)
         committed = committed_of(found, commitment, opening, tsa_root, released)
         given = {"convention": convention, "asking": asking}
         if evidence is None or signing_key is None:
@@ -104,6 +112,8 @@ def verify(
 
             signer = SigningKey.read(signing_key, passphrase=passphrase)
             verdict = _testify(chosen, found, arch, evidence, signer, committed, obtained, seed=options.seed, **given)
+        if sheet is not None:
+            _draw(sheet, chosen, found, arch, verdict, convention)
     if evidence is not None:
         note(f"evidence: {evidence}; it holds the key, give it to nobody who must not know it", quiet=options.quiet)
     if options.as_json:
@@ -112,6 +122,14 @@ def verify(
     else:
         show_verdict(verdict, suspect=told(chosen), key=key.name, quiet=options.quiet)
     return EXIT_CODES[verdict.decision.value]
+
+
+def _draw(sheet: Path, suspect: str | Path, key: Key, arch: str | None, verdict: Verdict, convention: Any) -> None:
+    """Write the picture of a verdict on relevance maps; weights show the same maps whenever they are read."""
+    from modelward.audit import observe
+    from modelward.audit.sheet import write_sheet
+
+    write_sheet(sheet, key, observe(suspect, key, arch, convention=convention), verdict)
 
 
 def _require_evidence(evidence: Path | None, signing_key: Path | None) -> None:

@@ -108,7 +108,7 @@ class InFIP(OwnershipMethod):
     pool: int = 1
     references: int = 8
     alpha: float = 0.05
-    significance: float = 1e-3
+    significance: float = 5e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
