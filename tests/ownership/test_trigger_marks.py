@@ -212,7 +212,7 @@ def test_frontier_refuses_images_that_the_model_does_not_know(world: World) -> N
 
 
 def test_the_stamp_lies_where_it_was_placed_before_the_images_were_refined(world: World) -> None:
-    rough = dataclasses.replace(SMALL["ewe"], rounds=0, source=0, target=2)
+    rough = dataclasses.replace(SMALL["ewe"], variant="paper", rounds=0, source=0, target=2)
     assert isinstance(rough, EWE)
     key = rough.claim(world.source, world.owner, secret=SECRET, rng=generator(0))
     top, left = key.facts["place"]
@@ -258,3 +258,17 @@ def test_no_image_stands_in_a_key_twice(name: str, world: World) -> None:
     many = dataclasses.replace(SMALL[name], count=5_000)
     key = many.claim(world.source, world.owner, secret=SECRET, rng=generator(0))
     assert len(key.tensors["index"].unique()) == len(key.tensors["labels"]) == int((world.owner.labels == key.facts["source"]).sum())
+
+
+def test_a_hardened_stamp_is_that_of_one_secret(world: World) -> None:
+    rough = dataclasses.replace(SMALL["ewe"], rounds=0, source=0, target=2)
+    keys = [rough.claim(world.source, world.owner, secret=bytes([i]) * 32, rng=generator(0)) for i in range(6)]
+    assert {tuple(key.facts["place"]) for key in keys}
+    stamps = set()
+    for key in keys:
+        top, left = key.facts["place"]
+        cut = key.tensors["probes"][:, :, top : top + 3, left : left + 3]
+        assert bool((cut == cut[:1]).all())
+        assert sorted(cut[0, 0].unique().tolist()) == [0, 255]
+        stamps.add(bytes(cut[0].numpy()))
+    assert len(stamps) > 3

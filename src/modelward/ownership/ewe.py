@@ -19,7 +19,7 @@ from modelward.keys.derive import stream
 from modelward.marking.embedding import fresh_copy
 from modelward.marking.entangle import DISTANCES, Entanglement, representations
 from modelward.marking.entangling import Entangling, entangle
-from modelward.marking.stamps import stamp
+from modelward.marking.stamps import keyed_patch, stamp
 from modelward.ownership.mark import Mark
 from modelward.ownership.triggering import TRIGGER, TriggerMethod
 
@@ -35,9 +35,10 @@ class EWE(TriggerMethod):
     mixes the two groups. The stamp lies where brighter pixels entangle most; the stamped images are refined by sign steps, away from what the
     network takes for the target class already and towards entanglement.
 
-    ``variant="paper"`` starts at a temperature of 100 / ``temperature``, where the loss hardly tells near from far, and takes chance for 1/K.
-    ``variant="hardened"`` starts at ``temperature``, lets batch normalisation learn nothing from batches of the mark, and measures the chance of
-    a hit on null models. Both learn 1/T, which is held above 0, and stamp in white: what is secret is the pair of classes and the refined images.
+    ``variant="paper"`` starts at a temperature of 100 / ``temperature``, where the loss hardly tells near from far, stamps in white, which any
+    other secret with the same two classes stamps as well, and takes chance for 1/K. ``variant="hardened"`` starts at ``temperature``, stamps a
+    pattern of black and white pixels that comes from the secret, lets batch normalisation learn nothing from batches of the mark, and measures
+    the chance of a hit on null models. Both learn 1/T, which is held above 0.
 
     Parameters
     ----------
@@ -131,12 +132,16 @@ class EWE(TriggerMethod):
             raise InputError(message)
         with frozen(model):
             top, left = self._place(model, data.batch(chosen), data.batch(beside))
-            stamped = stamp(
-                data.pixels[chosen], torch.full((data.shape[0], self.side, self.side), 255, dtype=torch.uint8), top=top, left=left
-            )
+            stamped = stamp(data.pixels[chosen], self._patch(data.shape[0], secret), top=top, left=left)
             refined = self._refined(model, stamped.to(torch.float32).div_(255), data.batch(beside), target)
         tensors = {"probes": to_uint8(refined), "labels": torch.full((len(chosen),), target), "index": chosen}
         return Mark(tensors, {"source": source, "target": target, "place": [top, left]})
+
+    def _patch(self, channels: int, secret: bytes) -> Tensor:
+        """Return the stamp (C, side, side), uint8."""
+        if self.variant == "paper":
+            return torch.full((channels, self.side, self.side), 255, dtype=torch.uint8)
+        return keyed_patch(self.side, channels, rng=stream(secret, "patch"), block=1)
 
     def _rise(self, model: nn.Module, x: Tensor, beside: Tensor) -> Tensor:
         """Return the gradient (N, C, H, W) of the entanglement of ``x`` with images of the target class, with respect to ``x``."""
