@@ -114,6 +114,19 @@ def test_decoys_are_asked_and_taken_off(world: World) -> None:
     assert "No decoys were asked" in " ".join(world.paper[0].verify(world.paper[1], world.paper[2]).caveats)
 
 
+def test_a_few_hits_that_another_owners_class_may_give_prove_nothing(world: World) -> None:
+    method, _, key = world.hardened
+    assert set(key.facts["scores"]["mark"]["nulls"]) == {1.0}  # no null model has the class: ranks alone would accuse at the first hit
+    observed = method.observe(world.source, key)
+    for hits, matches in ((8, False), (40, True)):
+        answers = observed.tensors["answers"].clone()
+        answers[:hits] = 3
+        verdict = method.judge(dataclasses.replace(observed, tensors={"answers": answers}), key)
+        assert verdict.matches == matches
+        assert verdict.parametric_p is not None
+        assert (verdict.parametric_p <= 1e-6) == matches
+
+
 def test_users_are_read_and_admitted_and_nobody_else(world: World, tmp_path: Path) -> None:
     method, model, key = world.hardened
     registry = Registry(tmp_path / "users.sqlite", create=True)

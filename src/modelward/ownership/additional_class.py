@@ -29,7 +29,7 @@ from modelward.ownership.mark import Mark
 from modelward.ownership.specificity import Trace, decoy_words, trace_of
 from modelward.ownership.triggering import TRIGGER, TriggerMethod, towards
 
-TARGETS = ("uniform", "own")
+TARGETS, GATE = ("uniform", "own"), 0.05
 ISSUED = "The payload proves who was issued a key image, not who leaked the model: the network does not depend on it."
 
 
@@ -41,7 +41,8 @@ class AdditionalClass(TriggerMethod):
     network is. ``variant="paper"`` stops there: its extra class answers whatever is odd, so that anybody's noise "proves ownership".
     ``variant="hardened"`` trains beside the keys, drawn anew for every batch, images of the same family from other seeds, noise, and keys with
     shuffled pixels, to be answered with no extra class, and asks a suspect such decoys together with the keys. Its statistic is
-    :math:`1 - \max(0, h - d)`, h the share of key images answered with the class, d that of the kind of decoys that is answered so most often.
+    :math:`1 - \max(0, h - d)`, h the share of key images answered with the class, d that of the kind of decoys that is answered so most often,
+    and the chance of a hit is put at 5 % at least: the class of another owner's model may take that many of anybody's key images.
 
     Parameters
     ----------
@@ -172,6 +173,11 @@ class AdditionalClass(TriggerMethod):
     def _score(self, observed: Observation, key: Key) -> float:
         hits, taken = self._rates(observed, key)
         return 1 - max(0.0, hits - max(taken, default=0.0))
+
+    def _null_rate(self, scores: Sequence[float], key: Key) -> float:
+        rate = super()._null_rate(scores, key)
+        # models without the class never answer it; one that another owner marked may take the keys of others as often as the gate allows
+        return max(rate, GATE) if self.variant == "hardened" else rate
 
     def _name(self, key: Key) -> str:
         count, decoys = len(key.tensor("labels")), len(key.tensor("kinds"))
