@@ -154,8 +154,8 @@ def projection(secret: bytes, bits: int, width: int, kind: str = "random", *, bo
     drawn = torch.randn(bits, width, generator=rng)
     if kind != "orthonormal":
         return drawn
-    rows: Tensor = torch.linalg.qr(drawn.T.double())[0].T.float() * width**0.5
-    return rows
+    square: Tensor = torch.linalg.qr(drawn.T.double())[0].T.float() * width**0.5
+    return square
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,6 +64,15 @@ class DeepMarks(WeightMethod):
         a level of at least this is read as 1.
     significance
         of the exact binomial over bits.
+
+    Examples
+    --------
+    >>> from modelward import embedded_model, generator, load_data
+    >>> images = load_data("fashion-mini").test.take(slice(0, 1000))
+    >>> method = DeepMarks(number=4)
+    >>> model, key = method.protect(embedded_model().model, images, secret=b"0" * 32, rng=generator(0))
+    >>> method.trace(model, key).users, method.trace(embedded_model().model, key).users
+    ((4,), ())
     """
 
     card: ClassVar[Card] = Card(

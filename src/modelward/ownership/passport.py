@@ -78,6 +78,15 @@ class Passport(MarkMethod):
         images that the key keeps to measure the accuracy with, and key images of scheme 3.
     significance
         of the exact binomial over signs.
+
+    Examples
+    --------
+    >>> from modelward import build, generator, load_data
+    >>> images, net = load_data("fashion-mini").test.take(slice(0, 128)), build("cnn:width=8", classes=10, rng=generator(0))
+    >>> method = Passport(scheme=1, epochs=2)
+    >>> model, key = method.protect(net, images, secret=b"0" * 32, rng=generator(0))
+    >>> bool((model.body[9].weight == 1).all()), bool((method.unlock(model, key).body[9].weight == 1).all())
+    (True, False)
     """
 
     card: ClassVar[Card] = Card(

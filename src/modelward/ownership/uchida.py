@@ -46,6 +46,15 @@ class Uchida(WeightMethod):
         the message; bits that it leaves over are drawn from the secret.
     significance
         of the exact binomial over bits.
+
+    Examples
+    --------
+    >>> from modelward import embedded_model, generator, load_data
+    >>> images = load_data("fashion-mini").test.take(slice(0, 256))
+    >>> method = Uchida(bits=32, text="me", lam=0.5, epochs=4)
+    >>> model, key = method.protect(embedded_model().model, images, secret=b"0" * 32, rng=generator(0))
+    >>> method.message(model, key)[:2], method.verify(model, key).statistic
+    ('me', 0.0)
     """
 
     card: ClassVar[Card] = Card(
