@@ -61,7 +61,7 @@ def matrix(
         message = f"nothing could be protected: {next(iter(run.failed.values()), 'no method was chosen')}"
         raise ModelwardError(message)
     digest, thresholds = frozen(run, made.protections)
-    stolen = engine.run([cell for row in made.thefts.values() for _, cell in row], task="thefts")
+    stolen = engine.run([cell for name, row in made.thefts.items() if run.of(made.protections[name]) for _, cell in row], task="thefts")
     asked = verifications(made, _joined(run, stolen))
     verified = engine.run(list(asked.values()), task="verification")
     whole = _joined(run, stolen, verified)
@@ -82,7 +82,7 @@ def read_matrix(path: Path) -> dict[str, Any]:
     document = read_document(path, "modelward/matrix", 1, cap=MOST_BYTES)
     try:
         said = {row["name"].partition(",")[0]: [Claim(**claim) for claim in row["said"]] for row in document["matrix"]["rows"]}
-        return {**document, "matrix": summary(document["rows"], document["failed"], said)}
+        return {**document, "matrix": summary(document["rows"], document["failed"], said, document["unmade"])}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         message = f"{path.name} is damaged: its rows lack {error}"
         raise FormatError(message) from error
@@ -114,11 +114,11 @@ def _document(
 ) -> dict[str, Any]:
     """Return the document of a finished run."""
     found = [{**row, "profile": facts["profile"], "command": facts["command"]} for row in _rows(made, run, asked)]
-    failed = {name: _failures(made, run, name) for name in made.protections}
+    unmade = {name: run.failed[cell.key] for name, cell in made.protections.items() if cell.key in run.failed}
+    failed = {name: _failures(made, run, name) for name in made.protections if name not in unmade}
     claims = {row.method: [c for c in row.configured().card.claims if isinstance(c, Claim)] for row in rows}
-    table = summary(found, failed, claims)
+    table = summary(found, failed, claims, unmade)
     source = run.of(made.source)
-    lost = [f"{name}: {run.failed[cell.key]}" for name, cell in made.protections.items() if cell.key in run.failed]
     board = leaders(table)
     best = board[0] if board and board[0]["decided"] else None
     sentences = [SMOKE] if facts["profile"] == "smoke" else []
@@ -129,13 +129,13 @@ def _document(
     sentences += [
         told,
         "An attack works when the thief loses at most 5 points of accuracy and the key no longer fits.",
-        *(f"Not made: {text}" for text in lost),
+        *(f"Not made: {name}: {why}" for name, why in unmade.items()),
     ]
     return {
         "schema": "modelward/matrix", "version": 1, "modelward": __version__, "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "title": f"Matrix of protections and thieves, profile {facts['profile']}",
         "headline": _headline(best), "sentences": sentences, "data": _data_name(parts),
-        "accuracy": source.rows[0]["value"] if source else None, "matrix": table, "failed": failed, "rows": found, **facts,
+        "accuracy": source.rows[0]["value"] if source else None, "matrix": table, "failed": failed, "unmade": unmade, "rows": found, **facts,
         "environment": {
             "torch": torch.__version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
             "cpu capability": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count(),

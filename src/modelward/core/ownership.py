@@ -62,12 +62,14 @@ class OwnershipMethod(Method, ABC):
 
     ``needs`` is the least access that verification works with. ``marks``: protecting changes the model, by training on the owner's own
     images. ``forgeable``: a key can be made for a model of somebody else, so that only a dated commitment makes it evidence.
+    ``small``: settings for smoke runs, where the usual reduction does not do.
     """
 
     family: ClassVar[str] = "ownership"
     needs: ClassVar[Access] = Access.PROBABILITIES
     marks: ClassVar[bool] = False
     forgeable: ClassVar[bool] = False
+    small: ClassVar[Mapping[str, Any]] = {}
 
     variant: str = "hardened"
 

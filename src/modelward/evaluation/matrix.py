@@ -84,17 +84,16 @@ def protections(methods: Sequence[str], variants: Sequence[str], profile: str) -
 
 
 def _small(name: str) -> dict[str, Any]:
-    """Return settings with which a method is done in a second on a few hundred images: its own, or the usual ones reduced."""
+    """Return settings with which a method is done in seconds on a few hundred images: its own, or the usual ones reduced."""
     kind = find(name)
     own: Mapping[str, Any] = getattr(kind, "small", {})
-    if own:
-        return {**_RANKS, **own}
-    fields: dict[str, Any] = {entry.name: entry.default for entry in dataclasses.fields(kind)}
-    return {**_RANKS, **{name: least for name, least in _REDUCED.items() if isinstance(fields.get(name), int) and fields[name] > least}}
+    fields = {entry.name for entry in dataclasses.fields(kind)}
+    usual = {**_REDUCED, **(_TRAINED if getattr(kind, "marks", False) else {})}
+    return {**{name: value for name, value in usual.items() if name in fields}, **own}
 
 
-_RANKS = {"alpha": 0.2}  # eight null models give no smaller p than .11
-_REDUCED = {"count": 40, "epochs": 4, "steps": 20}
+_REDUCED = {"count": 40, "steps": 20, "alpha": 0.2}  # eight null models give no smaller p than .11
+_TRAINED = {"epochs": 40}  # of four batches each
 
 
 def plan(rows: Sequence[Protection], arch: str, study: Study, engine: Engine, *, profile: str, seed: int) -> Plan:

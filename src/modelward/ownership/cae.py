@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,7 @@ class CAE(MatchingMethod):
     (0.0, 'undecided')
     """
 
+    small: ClassVar[Mapping[str, Any]] = {"epochs": 4}
     card: ClassVar[Card] = Card(
         name="cae",
         title="labels of conferrable adversarial examples",

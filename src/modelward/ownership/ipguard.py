@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,7 @@ class IPGuard(MatchingMethod):
     (0.0, 'undecided', 20)
     """
 
+    small: ClassVar[Mapping[str, Any]] = {"count": 30, "k": 1.0, "steps": 100, "lr": 0.02, "pool": 2}
     card: ClassVar[Card] = Card(
         name="ipguard",
         title="labels of points near the decision boundary",

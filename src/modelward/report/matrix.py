@@ -37,9 +37,13 @@ def name_of(row: Row) -> str:
     return f"{row['method']}, {row['variant']}"
 
 
+Failed = Mapping[str, Mapping[str, str]]
+
+
 def summary(
-    rows: Sequence[Row], failed: Mapping[str, Mapping[str, str]] | None = None, claims: Mapping[str, Sequence[Claim]] | None = None
-) -> dict[str, Any]:
+    rows: Sequence[Row], failed: Failed | None = None, claims: Mapping[str, Sequence[Claim]] | None = None,
+    unmade: Mapping[str, str] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Return the matrix: one entry a protection, with its measurements and one cell an attack.
 
     Parameters
@@ -50,38 +54,30 @@ def summary(
         by protection and attack: why a theft could not be run.
     claims
         by method: what its card says.
+    unmade
+        protections that could not be made, and why; they keep their row, empty.
 
     Returns
     -------
     dict
         ``attacks`` (columns in order of appearance), ``rows`` (``name``, ``measures``, ``cells``, ``claims``).
     """
-    names = list(dict.fromkeys(name_of(row) for row in rows if row["metric"] == "verification"))
+    names = [*dict.fromkeys(name_of(row) for row in rows if row["metric"] == "verification"), *(unmade or {})]
     attacks = list(dict.fromkeys(row["attack"] for row in rows if row["metric"] == "after_attack"))
     attacks += [attack for lost in (failed or {}).values() for attack in lost if attack not in attacks]
-    made = []
-    for name in names:
-        own = [row for row in rows if name_of(row) == name]
-        measures = {metric: next((row for row in own if row["metric"] == metric), None) for metric, _, _ in COLUMNS}
-        fits = bool((measures["verification"] or {}).get("extra", {}).get("matches"))
-        lost = (failed or {}).get(name, {})
-        cells = {
-            attack: cell_of(
-                [row for row in own if row["metric"] == "after_attack" and row["attack"] == attack], lost.get(attack), fits=fits
-            )
-            for attack in attacks
-        }
-        said = (claims or {}).get(name.partition(",")[0], ())
-        made.append(
-            {
-                "name": name,
-                "measures": measures,
-                "cells": cells,
-                "said": [vars(claim) for claim in said],
-                "claims": [held(claim, cells, measures) for claim in said],
-            }
-        )
-    return {"attacks": attacks, "rows": made}
+    said = {name: (claims or {}).get(name.partition(",")[0], ()) for name in names}
+    made = [_line(name, [row for row in rows if name_of(row) == name], attacks, (failed or {}).get(name, {}), said[name]) for name in names]
+    return {"attacks": attacks, "rows": [{**line, "why": (unmade or {}).get(line["name"], "")} for line in made]}
+
+
+def _line(name: str, own: Sequence[Row], attacks: Sequence[str], lost: Mapping[str, str], said: Sequence[Claim]) -> dict[str, Any]:
+    """Return the entry of one protection, from its own rows."""
+    measures = {metric: next((row for row in own if row["metric"] == metric), None) for metric, _, _ in COLUMNS}
+    fits = bool((measures["verification"] or {}).get("extra", {}).get("matches"))
+    after = [row for row in own if row["metric"] == "after_attack"]
+    cells = {attack: cell_of([row for row in after if row["attack"] == attack], lost.get(attack), fits=fits) for attack in attacks}
+    verdicts = [held(claim, cells, measures) for claim in said]
+    return {"name": name, "measures": measures, "cells": cells, "said": [vars(claim) for claim in said], "claims": verdicts}
 
 
 def cell_of(points: Sequence[Row], failure: str | None = None, *, fits: bool = True) -> dict[str, Any]:

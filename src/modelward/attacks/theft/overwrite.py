@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from modelward.attacks.theft.finetune import BATTERY, WHITE_BOX
 from modelward.core.card import Card
@@ -79,7 +80,7 @@ class Overwrite(TheftMethod):
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
         scheme = self._scheme()  # a wrong setting costs no query
         copy = private_copy(view.weights)
-        images = ImageSet(view.images.pixels, view.targets(), view.images.classes, view.images.name)
+        images = labelled(view.images, view.targets())
         model, _ = scheme.protect(copy, images, rng=rng)
         for parameter in model.parameters():
             parameter.requires_grad_(True)
@@ -87,3 +88,10 @@ class Overwrite(TheftMethod):
         epochs = int(scheme.settings().get("epochs", 0))
         trace.steps = max(1, epochs)
         return Theft(model, view.arch, log={"epochs": epochs, "method": self.method})
+
+
+def labelled(images: ImageSet, targets: Tensor) -> ImageSet:
+    """Return the images with labels (N,) that somebody else gave them; he may know more classes than have a name."""
+    more = max(0, int(targets.max()) + 1 - len(images.classes))
+    names = (*images.classes, *(f"output {len(images.classes) + number}" for number in range(more)))
+    return ImageSet(images.pixels, targets, names, images.name)
