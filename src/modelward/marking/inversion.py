@@ -76,6 +76,13 @@ class Inversion:
         return self.lr or (0.1 if self.kind == "direct" else 0.003)
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    """Return images in the layout that convolutions want; grey ones lie in both at once, and only their strides have to say so."""
+    if x.shape[1] == 1:
+        return x.reshape(len(x), *x.shape[2:], 1).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 class Search:
     """One batched search: R triggers, each towards its class; `advance` it, `settle` it.
 
@@ -141,7 +148,7 @@ class Search:
         count, batch = len(self.targets), self.plan.batch
         where = torch.randint(0, len(self.images), (batch,), generator=self.rng)
         changed, sizes = self.triggers(self.images[where][None], latent(count, math.gcd(batch, DRAWS), rng=self.rng))
-        flat = changed.flatten(0, 1)
+        flat = _channels_last(changed.flatten(0, 1))
         logits = self.model(flat).float()
         loss = F.cross_entropy(logits, self.targets.repeat_interleave(batch), reduction="sum") / batch + (self.weights * sizes).sum()
         if self.plan.realism:
