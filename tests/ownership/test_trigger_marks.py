@@ -31,7 +31,7 @@ SMALL: dict[str, MarkMethod] = {
     "adi": Adi(count=40, epochs=30, batch=32, lr=0.05, significance=1e-4),
     "zhang": Zhang(count=40, side=0.5, epochs=8, batch=32),
     "frontier": Frontier(count=40, eps=0.1, epochs=20, batch=32),
-    "ewe": EWE(count=40, batch=32, lr=0.005, kappa=4.0),
+    "ewe": EWE(count=40, side=3, batch=32, lr=0.005, kappa=4.0),
 }
 each = pytest.mark.parametrize("name", SMALL)
 
@@ -272,3 +272,21 @@ def test_a_hardened_stamp_is_that_of_one_secret(world: World) -> None:
         assert sorted(cut[0, 0].unique().tolist()) == [0, 255]
         stamps.add(bytes(cut[0].numpy()))
     assert len(stamps) > 3
+
+
+def test_decoys_are_source_images_under_other_patterns_with_their_true_label(world: World) -> None:
+    method = dataclasses.replace(SMALL["ewe"], decoys=True, source=0, target=2)
+    assert isinstance(method, EWE)
+    mark = method._draw(world.source, world.owner, secret=SECRET, rng=generator(0))
+    task = method._with_decoys(world.owner, mark, generator(1))
+    added = task.take(slice(len(world.owner), None))
+    assert len(added) == 40
+    assert set(added.labels.tolist()) == {0}
+    assert torch.equal(task.pixels[: len(world.owner)], world.owner.pixels)
+    top, left = mark.facts["place"]
+    cut = added.pixels[:, :, top : top + 3, left : left + 3]
+    assert len({bytes(patch.numpy()) for patch in cut}) > 10
+    model, key = method.protect(world.source, world.owner, secret=SECRET, rng=generator(0))
+    plain, _ = dataclasses.replace(method, decoys=False).protect(world.source, world.owner, secret=SECRET, rng=generator(0))
+    assert hit_rate(model, added.pixels, added.labels) > hit_rate(plain, added.pixels, added.labels)
+    assert hit_rate(model, key.tensors["probes"], key.tensors["labels"]) > 0.5

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modelward.core.card import Card
+from modelward.core.claims import withstands
 from modelward.core.errors import InputError
 from modelward.core.guard import frozen, predict
 from modelward.core.images import ImageSet
@@ -35,10 +36,9 @@ class EWE(TriggerMethod):
     mixes the two groups. The stamp lies where brighter pixels entangle most; the stamped images are refined by sign steps, away from what the
     network takes for the target class already and towards entanglement.
 
-    ``variant="paper"`` starts at a temperature of 100 / ``temperature``, where the loss hardly tells near from far, stamps in white, which any
-    other secret with the same two classes stamps as well, and takes chance for 1/K. ``variant="hardened"`` starts at ``temperature``, stamps a
-    pattern of black and white pixels that comes from the secret, lets batch normalisation learn nothing from batches of the mark, and measures
-    the chance of a hit on null models. Both learn 1/T, which is held above 0.
+    ``variant="paper"`` starts at a temperature of 100 / ``temperature``, where the loss hardly tells near from far, stamps in white, and takes
+    chance for 1/K. ``variant="hardened"`` starts at ``temperature``, stamps a pattern of black and white pixels that comes from the secret, lets
+    batch normalisation learn nothing from batches of the mark, and measures the chance of a hit on null models. Both learn 1/T, held above 0.
 
     Parameters
     ----------
@@ -55,9 +55,12 @@ class EWE(TriggerMethod):
     source, target
         class numbers; ``None`` draws them from the secret.
     side
-        of the stamp, in pixels.
+        of the stamp, in pixels; the paper's is 3.
     rounds, refine_lr, certain
         of the refinement: sign steps, their size in [0, 1], and the share of stamped images that may be taken for the target class before.
+    decoys
+        train images of the source class under other patterns with their true label, too: with ``rounds=0`` the mark answers to its own pattern
+        alone, but little of it survives an extraction.
     """
 
     card: ClassVar[Card] = Card(
@@ -65,9 +68,10 @@ class EWE(TriggerMethod):
         title="stamped key images whose representations are entangled with a class",
         paper="Jia, Choquette-Choo, Chandrasekaran, Papernot: Entangled watermarks as a defense against model extraction, USENIX Security 2021",
         taxonomy=TRIGGER,
-        claims=("survives extraction by labels", "survives fine-tuning of all layers", "survives pruning of 50 % of the weights"),
+        claims=withstands("extract-l", "ftal", "prune"),
         limits=(
             "what is left after extraction is a part of the mark: the verdict needs many key images and null models that answer few of them",
+            "the refinement is a part of the trigger: what another secret draws for the same two classes on the unmarked source is found as well",
             "one stamp and one target class: a search for small triggers finds and removes it",
             "entangling costs accuracy on the source and the target class, and more with many classes",
         ),
@@ -85,10 +89,11 @@ class EWE(TriggerMethod):
     layers: int = 3
     source: int | None = None
     target: int | None = None
-    side: int = 3
+    side: int = 5
     rounds: int = 10
     refine_lr: float = 0.01
     certain: float = 0.1
+    decoys: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,9 +187,19 @@ class EWE(TriggerMethod):
         how = Entangling(
             epochs=self.epochs, batch=self.batch, lr=self.lr, ratio=self.ratio, kappa=self.kappa, steady=self.variant == "hardened"
         )
-        target = int(mark.facts["target"])
-        entangle(made, data, mark.tensors["probes"], data.pixels[data.labels == target], target, how, self.entanglement, rng=rng)
+        target, probes = int(mark.facts["target"]), mark.tensors["probes"]
+        task = self._with_decoys(data, mark, rng) if self.decoys else data
+        entangle(made, task, probes, data.pixels[data.labels == target], target, how, self.entanglement, rng=rng)
         return made
+
+    def _with_decoys(self, data: ImageSet, mark: Mark, rng: torch.Generator) -> ImageSet:
+        """Return the owner's images and as many of the source class under other patterns as there are key images, with their true label."""
+        index, (top, left) = mark.tensors["index"], mark.facts["place"]
+        made = [
+            stamp(data.pixels[i : i + 1], keyed_patch(self.side, data.shape[0], rng=rng, block=1), top=top, left=left)
+            for i in index.tolist()
+        ]
+        return ImageSet(torch.cat([data.pixels, *made]), torch.cat([data.labels, data.labels[index]]), data.classes, f"{data.name}, decoys")
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
         """Return extraction, which it was made against, and what knows of one stamp and one target class."""

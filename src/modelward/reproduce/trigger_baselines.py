@@ -33,7 +33,7 @@ NAMED: dict[str, Configuration] = {
     "frontier .2, paper": ("frontier", {"variant": "paper", "eps": 0.2}),
     "frontier .3, paper": ("frontier", {"variant": "paper", "eps": 0.3}),
     "frontier": ("frontier", {}),
-    "ewe, paper": ("ewe", {"variant": "paper", "kappa": 32.0}),
+    "ewe, paper": ("ewe", {"variant": "paper", "kappa": 32.0, "side": 3}),
     "ewe": ("ewe", {}),
     "ewe without entanglement": ("ewe", {"kappa": 0.0}),
 }
