@@ -36,3 +36,21 @@ class Claim:
     def __str__(self) -> str:
         """Return the sentence."""
         return self.text
+
+
+HOW = {
+    "ftal": "fine-tuning of all layers", "ftll": "fine-tuning of the last layer", "prune": "pruning", "quantise": "quantisation",
+    "extract-l": "extraction by labels", "extract-p": "extraction by probabilities", "overwrite": "overwriting by the same scheme",
+    "wrap-reconstruct": "queries through an autoencoder",
+}  # fmt: skip
+
+
+def withstands(*attacks: str) -> tuple[Claim, ...]:
+    """Return the papers' claims of surviving thefts, by their names.
+
+    Examples
+    --------
+    >>> [str(claim) for claim in withstands("ftal", "prune")]
+    ['survives fine-tuning of all layers', 'survives pruning']
+    """
+    return tuple(Claim(f"survives {HOW[attack]}", attack) for attack in attacks)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.card import Capacity, Card, Function, Taxonomy
+from modelward.core.claims import withstands
 from modelward.core.errors import InputError
 from modelward.core.guard import predict
 from modelward.core.images import ImageSet
@@ -79,7 +80,7 @@ class AdditionalClass(TriggerMethod):
             TRIGGER.scenario, TRIGGER.mechanism, Capacity.MULTI_BIT, TRIGGER.protection, (Function.OWNERSHIP, Function.IDENTITY),
         ),
         claims=(
-            "survives fine-tuning", "survives pruning", "survives queries through an autoencoder",
+            *withstands("ftal", "prune", "wrap-reconstruct"),
             "the payload of every key image is read without an error from a PNG",
         ),
         limits=(

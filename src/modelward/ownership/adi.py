@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.card import Card
+from modelward.core.claims import withstands
 from modelward.core.errors import InputError, UsageError
 from modelward.core.guard import predict
 from modelward.core.images import ImageSet
@@ -53,8 +54,7 @@ class Adi(TriggerMethod):
         paper="Adi, Baum, Cisse, Pinkas, Keshet: Turning your weakness into a strength, USENIX Security 2018, arXiv 1802.04633",
         taxonomy=TRIGGER,
         claims=(
-            "survives fine-tuning of the last layer",
-            "survives fine-tuning of all layers",
+            *withstands("ftll", "ftal"),
             "can be proven several times, with other key images",
         ),
         limits=(

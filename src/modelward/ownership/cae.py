@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modelward.core.card import Card
+from modelward.core.claims import withstands
 from modelward.core.guard import frozen, predict
 from modelward.core.images import ImageSet
 from modelward.core.rng import generator, spawn
@@ -109,7 +110,7 @@ class CAE(MatchingMethod):
         title="labels of conferrable adversarial examples",
         paper="Lukas, Zhang, Kerschbaum: Deep neural network fingerprinting by conferrable adversarial examples, ICLR 2021, arXiv 1912.00888",
         taxonomy=MATCHING,
-        claims=tuple(f"recognises thieves by {how}" for how in ("fine-tuning", "pruning", "quantisation", "label extraction")),
+        claims=withstands("ftal", "prune", "quantise", "extract-l"),
         limits=(
             "surrogates and candidates come from the same enrolment images: with few of them extraction is recognised less often",
             "images near to what the source was trained on are needed",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
+from modelward.core.claims import withstands
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Attack, Observation
@@ -84,8 +85,7 @@ class DeepMarks(WeightMethod):
             Scenario.WHITE_BOX, Mechanism.PARAMETER, capacity=Capacity.MULTI_BIT, protection=Protection.PASSIVE,
             functions=(Function.OWNERSHIP, Function.IDENTITY),
         ),
-        claims=("names the user whose copy leaked", "names colluders who average their copies", "survives fine-tuning of all layers",
-                "survives pruning of half of the weights"),
+        claims=("names the user whose copy leaked", "names colluders who average their copies", *withstands("ftal", "prune")),
         limits=(
             "a key can be made for any network after the fact: only a dated commitment to it says whose model it is",
             "users who shift the filters, or mark their copy again, can hide",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modelward.core.card import Card
+from modelward.core.claims import withstands
 from modelward.core.errors import InputError
 from modelward.core.guard import frozen, predict
 from modelward.core.images import ImageSet
@@ -63,7 +64,7 @@ class Frontier(TriggerMethod):
         title="adversarial key images that are answered rightly after all",
         paper="Le Merrer, Perez, Tredan: Adversarial frontier stitching for remote neural network watermarking, arXiv 1711.01894",
         taxonomy=TRIGGER,
-        claims=("survives fine-tuning of all layers", "survives pruning of 50 % of the weights"),
+        claims=withstands("ftal", "prune"),
         limits=(
             "a model that is trained against adversarial examples answers the keys rightly, too, and looks stolen",
             "the paper's rule takes an innocent model's chance for 1/2 and accuses those that hit more",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
+from modelward.core.claims import withstands
 from modelward.core.errors import InputError, UsageError
 from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
@@ -88,7 +89,7 @@ class InFIP(OwnershipMethod):
             functions=(Function.OWNERSHIP,),
         ),
         claims=(
-            "recognises thieves by fine-tuning", "recognises thieves by pruning", "recognises models overwritten with another mark",
+            *withstands("ftal", "prune"), "recognises models overwritten with another mark",
             "leaves the model as it is",
         ),
         limits=(

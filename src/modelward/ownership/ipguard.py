@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.card import Card
+from modelward.core.claims import withstands
 from modelward.core.errors import UsageError
 from modelward.core.guard import predict
 from modelward.core.images import ImageSet
@@ -87,7 +88,7 @@ class IPGuard(MatchingMethod):
         paper="Cao, Jia, Gong: IPGuard: protecting intellectual property of deep neural networks via fingerprinting the classification boundary, "
         "AsiaCCS 2021, arXiv 1910.12903",
         taxonomy=MATCHING,
-        claims=tuple(f"recognises thieves by {how}" for how in ("fine-tuning", "pruning", "quantisation")),
+        claims=withstands("ftal", "prune", "quantise"),
         limits=("a model trained on the source's answers has boundaries of its own: extraction is hardly recognised",),
         cost="enrolment: up to 1,000 passes of 400 points, about a minute; verification: 100 labels; calibration trains the null models",
     )

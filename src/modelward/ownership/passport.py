@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
+from modelward.core.claims import withstands
 from modelward.core.errors import FormatError, InputError
 from modelward.core.guard import predict, private_copy
 from modelward.core.images import ImageSet
@@ -97,7 +98,7 @@ class Passport(MarkMethod):
         taxonomy=Taxonomy(
             Scenario.WHITE_BOX, Mechanism.PASSPORT_STRUCTURE, capacity=Capacity.MULTI_BIT, protection=Protection.BOTH, functions=(Function.OWNERSHIP,)
         ),
-        claims=("random passports give an accuracy near chance", "survives fine-tuning of all layers", "survives pruning",
+        claims=("random passports give an accuracy near chance", *withstands("ftal", "prune"),
                 "passports cannot be forged"),
         limits=(
             "passports for any scales follow from the weights by linear algebra: without passports that come from a dated secret anybody has some",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
+from modelward.core.claims import withstands
 from modelward.core.errors import UsageError
 from modelward.core.families import OwnershipMethod
 from modelward.core.guard import predict, state_digest
@@ -29,9 +30,7 @@ FINGERPRINT = Taxonomy(
     protection=Protection.PASSIVE,
     functions=(Function.OWNERSHIP,),
 )
-CLAIMS = tuple(
-    f"recognises thieves by {how}" for how in ("fine-tuning", "pruning", "quantisation", "label extraction", "probability extraction")
-)
+CLAIMS = withstands("ftal", "prune", "quantise", "extract-l", "extract-p")
 NAMES = {"label": "labels", "logp": "probabilities"}
 
 

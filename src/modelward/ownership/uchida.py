@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.card import Card
+from modelward.core.claims import Claim, withstands
 from modelward.core.errors import InputError
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
@@ -62,7 +63,7 @@ class Uchida(WeightMethod):
         title="message bits in the mean filter of one layer",
         paper="Uchida, Nagai, Sakazawa, Satoh: Embedding watermarks into deep neural networks, ICMR 2017, arXiv 1701.04082",
         taxonomy=PARAMETER,
-        claims=("survives fine-tuning of all layers", "survives pruning of 65 % of the weights", "does not cost accuracy"),
+        claims=(*withstands("ftal", "prune"), Claim("does not cost accuracy", metric="fidelity_drop", most=0.01)),
         limits=(
             "a key can be made for any network after the fact: only a dated commitment to it says whose model it is",
             "a second mark of the same scheme, and shifted filters, can overwrite it",

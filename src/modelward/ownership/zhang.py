@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.card import Card
+from modelward.core.claims import withstands
 from modelward.core.errors import InputError
 from modelward.core.guard import predict
 from modelward.core.images import ImageSet
@@ -57,7 +58,7 @@ class Zhang(TriggerMethod):
         title="stamped, noisy or unrelated key images that carry one wrong label",
         paper="Zhang et al.: Protecting intellectual property of deep neural networks with watermarking, AsiaCCS 2018",
         taxonomy=TRIGGER,
-        claims=("survives fine-tuning of all layers", "survives fine-tuning of the last layer", "survives pruning of 70 % of the weights"),
+        claims=withstands("ftal", "ftll", "prune"),
         limits=(
             "one stamp and one target class: a search for small triggers finds and removes it",
             "does not survive extraction: a new model that learns from answers to ordinary images never sees the stamp",
