@@ -58,10 +58,11 @@ ANCHORS: dict[str, dict[str, float]] = {
     "frontier .3, paper": {"marked": 0.84, "unmarked": 0.35, "ftal": 0.66},
 }
 CAUSES = (
-    "Where a figure leaves the interval of its anchor, three things differ on purpose: the anchors were embedded and attacked with Adam (1e-3, five "
-    "epochs, batches of 50), here both are SGD with momentum as everywhere in this project; the anchors' key textures were alike (66 % of them could "
-    "be learnt), here they are of four grain sizes at once; and frontier keys stop being trained when all are answered rightly, so that none is left "
-    "over at a large eps. The thief of the anchors and ours have the same 1,000 images."
+    "Where a figure leaves the interval of its anchor: the anchors were embedded and attacked with Adam (1e-3 for attacks, five epochs, batches of 50), "
+    "here both are SGD with momentum. In eight epochs whose rate falls to a hundredth SGD learns fewer of Adi's keys than Adam does, and what is not "
+    "learnt cannot survive; the 60 epochs of the paper stand beside them. Zhang's keys are 16 of the 80 images of a batch, and frontier keys are "
+    "trained until all are answered rightly at every eps: both lie deeper than those of the anchors and survive more. At eps .3 half of our frontier "
+    "keys are false adversaries by choice, of the anchor's only a third."
 )
 
 
@@ -85,7 +86,7 @@ def trigger_baselines(*, profile: str, seed: int, store: Store, jobs: int | None
         ("Share of the key that is found / accuracy of the model", ["configuration", *COLUMNS], [theft_line(*pair) for pair in rows.items()]),
         ("Whom the threshold accuses", DECISIONS, [decision_line(*pair) for pair in rows.items()]),
         ("Images under the stamp that are in no key", ["configuration", *COLUMNS], [_unseen(*pair) for pair in stamped.items()]),
-        ("Against the anchors", ["configuration", "model", "anchor", "here", "anchor lies"],
+        ("Against the anchors", ["configuration", "model", "anchor", "measured", "the anchor is inside, or the figure is"],
          [line for name, anchors in ANCHORS.items() if name in rows for line in anchored(name, rows[name], anchors)]),
     ]  # fmt: skip
     return {"title": f"trigger-baselines, profile {profile}", "paragraphs": [SMOKE, *paragraphs] if profile == "smoke" else paragraphs,
@@ -115,7 +116,7 @@ def _gates(rows: dict[str, Rows]) -> list[list[object]]:
         accused = sum(row["extra"]["matches"] for row in of if row["attack"] in {"null", "stranger", "unmarked"})
         lines += [
             [f"{name}: p of the marked model, chance from the null models", "<= 1e-6", f"{p:.1e}", yes(p <= 1e-6)],
-            [f"{name}: accuracy lost", f"<= {limit:.0%}", f"{lost:.1%}", yes(lost <= limit)],
+            [f"{name}: accuracy lost", f"<= {limit:.0%}", f"{lost:.1%}", yes(lost <= limit + 1e-6)],
             [f"{name}: null models, strangers and the unmarked source accused", "0", str(accused), yes(not accused)],
         ]
         for what, words in (("claimed", "not stolen"), ("forged", "never stolen without a dated commitment")):
