@@ -58,7 +58,8 @@ ANCHORS: dict[str, dict[str, float]] = {
     "frontier .3, paper": {"marked": 0.84, "unmarked": 0.35, "ftal": 0.66},
 }
 CAUSES = (
-    "Where a figure leaves the interval of its anchor, the likely causes, none of them isolated by a run of its own: the anchors were embedded and attacked with Adam (1e-3 for attacks, five epochs, batches of 50), "
+    "Where a figure leaves the interval of its anchor, the likely causes, none of them isolated by a run of its own: "
+    "the anchors were embedded and attacked with Adam (1e-3 for attacks, five epochs, batches of 50), "
     "here both are SGD with momentum. In eight epochs whose rate falls to a hundredth SGD learns fewer of Adi's keys than Adam does, and what is not "
     "learnt cannot survive; the 60 epochs of the paper stand beside them. Zhang's keys are 16 of the 80 images of a batch, and frontier keys are "
     "trained until all are answered rightly at every eps: both lie deeper than those of the anchors and survive more. At eps .3 half of our frontier "
