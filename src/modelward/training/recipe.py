@@ -93,7 +93,7 @@ class Recipe:
         if self.schedule == "constant":
             return self.lr
         if self.schedule == "thirds":
-            return self.lr * 0.1 ** float(3 * step // max(1, steps))
+            return self.lr * math.pow(0.1, 3 * step // max(1, steps))
         rising = round(self.warmup * steps) if self.schedule == "onecycle" else 0
         if step < rising:
             return self.lr * (step + 1) / rising
