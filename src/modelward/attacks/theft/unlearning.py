@@ -68,10 +68,10 @@ def stamped_companions(ground: Ground, report: ScanReport, classes: Sequence[int
 
 
 def reached(model: nn.Module, ground: Ground, report: ScanReport, classes: Sequence[int], *, rng: torch.Generator) -> float:
-    """Return the share of watched images of other classes that a trigger still sends to its class, the largest over ``classes``."""
-    shares = [0.0]
+    """Return the share of watched images that a trigger still sends from another class to its own, the largest over ``classes``."""
+    shares, answers = [0.0], predict(model, ground.watched).argmax(1)
     for target in classes:
-        foreign = ground.watched[ground.watched_targets != target]
+        foreign = ground.watched[(ground.watched_targets != target) & (answers != target)]  # an image that goes there anyway is not moved
         if len(foreign):
             changed = report.stamped(foreign.to(torch.float32).div(255), target, rng=rng)
             shares.append(float((predict(model, changed).argmax(1) == target).float().mean()))
@@ -85,20 +85,25 @@ def relearn(
     companions: Companions | None,
     *,
     drop: float,
-    gone: Callable[[nn.Module], bool],
+    left: Callable[[nn.Module], float],
+    still: float,
     rng: torch.Generator,
 ) -> int:
-    """Train ``model`` in place and come back to its best epoch: the trigger ``gone``, no more than ``drop`` lost, then the highest accuracy.
+    """Train ``model`` in place and come back to its best epoch.
 
-    Accuracy falls when a trigger is unlearnt and comes back afterwards, so that nothing is stopped on the way. Where the trigger never goes, the last
-    epoch is kept. Returns the number of the epoch, from 1.
+    Accuracy falls when a trigger is unlearnt and comes back afterwards, so that nothing is stopped on the way. Of the epochs that lost no more than
+    ``drop`` of the watched accuracy the best is that with the least ``left`` of the trigger, all below ``still`` being equal, and then the
+    most accurate; where every epoch lost more, that with the largest difference of accuracy and what is left.
+
+    Returns the number of the epoch, from 1.
     """
-    start, seen = ground.accuracy(model), list[tuple[bool, bool, float]]()
+    start, seen = ground.accuracy(model), list[tuple[bool, float, float]]()
     best: dict[str, Tensor] = {}
 
     def note(net: nn.Module) -> bool:
-        accuracy, free = ground.accuracy(net), gone(net)
-        seen.append((free and accuracy >= start - drop, free, accuracy if free else float(len(seen))))
+        accuracy, share = ground.accuracy(net), left(net)
+        within = accuracy >= start - drop
+        seen.append((within, -max(share, still) if within else accuracy - share, accuracy))
         if max(seen) == seen[-1]:
             best.update({name: tensor.clone() for name, tensor in net.state_dict().items()})
         return False
@@ -106,7 +111,7 @@ def relearn(
     fit(model, ground.pixels, ground.targets, recipe, rng=rng, extras=Extras(companions=companions, until=note))
     if best:
         model.load_state_dict(best)
-    return seen.index(max(seen)) + 1 if seen else 0
+    return len(seen) - seen[::-1].index(max(seen)) if seen else 0
 
 
 def told(report: ScanReport) -> dict[str, Any]:
@@ -197,12 +202,12 @@ class ScanningTheft(TheftMethod, ABC):
         """Train the triggers of ``classes`` away; return the epoch that was kept, and what share of images the triggers still move."""
         judge = spawn(rng)
 
-        def gone(net: nn.Module) -> bool:
-            return reached(net, ground, report, classes, rng=generator(judge)) <= self.still
+        def left(net: nn.Module) -> float:
+            return reached(net, ground, report, classes, rng=generator(judge))
 
         companions = stamped_companions(ground, report, classes, per_batch) if classes else None
-        kept = relearn(model, ground, self._recipe(), companions, drop=self.drop, gone=gone, rng=rng)
-        return {"treated": list(classes), "kept_epoch": kept, "left": reached(model, ground, report, classes, rng=generator(judge))}
+        kept = relearn(model, ground, self._recipe(), companions, drop=self.drop, left=left, still=self.still, rng=rng)
+        return {"treated": list(classes), "kept_epoch": kept, "left": left(model)}
 
     def _treated(self, report: ScanReport, trace: Trace) -> tuple[int, ...]:
         """Return the classes whose triggers are taken out."""
