@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from modelward import InFIP, PushMaps, Store, generator
+from modelward import InFIP, PushMaps, Store, embedded_model, generator, load_data
 from modelward.attacks.theft import FTAL
 from modelward.cli.main import main
 from modelward.core.catalogue import find
@@ -171,3 +171,12 @@ def test_the_recipe_in_smoke(tmp_path: Path, home: Path) -> None:
     assert rows[0]["value"] == pytest.approx(0, abs=1e-6)
     assert all(row["value"] > 0.05 for row in rows if row["attack"] == "last 5 layers random")
     assert (tmp_path / "infip-smoke.md").read_text(encoding="utf-8").count("Smoke run: not evidence")
+
+
+def test_a_push_that_diverges_is_tried_again_more_gently() -> None:
+    view = AttackerView.of_model(embedded_model().model, load_data("fashion-mini").test.take(slice(128)))
+    result = PushMaps(epochs=2, probes=16, each=8, lr=1e9).run(view, rng=generator(0))
+    assert any("tried again" in flag for flag in result.flags)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in result.value.model.state_dict().values() if tensor.is_floating_point())
+    with pytest.raises(InputError, match="diverged"):
+        PushMaps(epochs=2, probes=16, each=8, lr=1e12).steal(view, rng=generator(0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -11,18 +11,24 @@ from torch.nn import functional as F
 
 from modelward.attacks.theft.finetune import FTAL, WHITE_BOX
 from modelward.core.card import Card
-from modelward.core.guard import predict
+from modelward.core.errors import InputError
+from modelward.core.families import Theft
+from modelward.core.guard import predict, require_finite
+from modelward.core.result import Trace
 from modelward.core.view import AttackerView
 from modelward.imaging.quantise import to_float
 from modelward.models.relevance import Relevance, named
 from modelward.training.extras import Extras
+
+TRIES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class PushMaps(FTAL):
     r"""Fine-tune all layers on :math:`CE + weight \cdot \overline{\cos(S_{copy}(x), S_{victim}(x))}`, S relevance maps of the thief's own images.
 
-    The owner's probes are not needed: maps that differ on the thief's images differ on others as well.
+    The owner's probes are not needed: maps that differ on the thief's images differ on others as well. Maps have denominators near 0, so that
+    the training may diverge: it is tried again at a third of the rate, and the flags say so.
 
     Parameters
     ----------
@@ -59,6 +65,20 @@ class PushMaps(FTAL):
     def __post_init__(self) -> None:
         named(self.rule)
         self._require(weight=(self.weight >= 0, ">= 0"), probes=(self.probes >= 1, ">= 1"), each=(self.each >= 1, ">= 1"))
+
+    def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
+        for attempt in range(TRIES):
+            gentler = replace(self, lr=self.lr / 3**attempt)
+            try:
+                theft = FTAL._steal(gentler, view, rng=rng, trace=trace)  # noqa: SLF001  # the same verb at another rate
+                require_finite(theft.model)
+            except InputError:
+                if attempt == TRIES - 1:
+                    raise
+                trace.flag(f"diverged at a rate of {gentler.lr:.3g}, tried again at a third of it")
+            else:
+                return theft
+        raise AssertionError  # the last attempt returns or raises
 
     def _extras(self, model: nn.Module, view: AttackerView, *, rng: torch.Generator) -> Extras | None:
         if not self.weight:
