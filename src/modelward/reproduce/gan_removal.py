@@ -40,8 +40,9 @@ ATTACKS: dict[str, Spec] = {
     "laundering": ("laundering", {"restarts": 2, "epochs": 10}),
     "fine-pruning": ("fine-prune", {"ratio": 0.8, "epochs": 10}),
     "plain fine-tuning": ("ftal", {"epochs": 10}),
+    "the same training without triggers": ("gan-removal", {"gate": 1e9, "least": 0, "rounds": 1}),
 }
-BOTH = ("gan-removal", "plain fine-tuning")
+COMPARED = ("gan-removal", "the same training without triggers", "plain fine-tuning")
 SMOKED = ("gan-removal", "neural-cleanse, prune", "plain fine-tuning")
 RESIDUAL: Spec = ("gan-removal", {"kind": "residual", "rounds": 1})
 
@@ -128,7 +129,7 @@ def _marks(scene: Scene, profile: str) -> list[tuple[str, Spec]]:
 def _thefts(mark: str, scene: Scene, scale: Scale, profile: str) -> list[tuple[str, Spec]]:
     """Return the attacks on a mark: all on the stamp, two on the others."""
     every = SMOKED if profile == "smoke" else tuple(ATTACKS)
-    names = [name for name in every if mark == MAIN or name in BOTH]
+    names = [name for name in every if mark == MAIN or name in COMPARED]
     few = {"steps": scale.steps, "clean": scale.images, "epochs": 1} if profile == "smoke" else {}
     made = [(name, (ATTACKS[name][0], {**ATTACKS[name][1], **(few if "restarts" in ATTACKS[name][1] else {})})) for name in names]
     return [*made, ("gan-removal, residual", RESIDUAL)] if mark == MAIN and scene.number == 0 and profile != "smoke" else made
@@ -233,7 +234,7 @@ def _gates(rows: Rows) -> list[list[object]]:
     clean = _pick(rows, "flagged", "no mark", "scan")
     quiet = sum(not row["extra"]["flagged"] for row in clean)
     mass = [row["extra"]["mass"] for row in scans if "mass" in row["extra"]]
-    left, plain = (_pooled(_pick(rows, "retention", MAIN, attack)) for attack in BOTH)
+    left, plain = (_pooled(_pick(rows, "retention", MAIN, attack)) for attack in ("gan-removal", "plain fine-tuning"))
     better = left is not None and plain is not None and left["ci_high"] < plain["ci_low"]
     lost = _drop(rows, MAIN, "gan-removal")
     worst = max(lost, default=float("nan"))

@@ -49,8 +49,9 @@ class GanRemoval(ScanningTheft):
         paper="Wang et al.: Detect and remove watermark in deep neural networks via generative adversarial networks, ISC 2021, arXiv 2106.08104",
         taxonomy=WHITE_BOX,
         limits=(
-            "finds one pattern that sends images of any class to one class; a trigger for images of one source class stays below the gate",
-            "keys with a label of their own each, sample-specific triggers and marks in the weights are out of its reach",
+            "flags one small pattern that sends images of any class to one class; a stamp on one source class, a large one and noise stay below the gate",
+            "what is not flagged is unlearnt by way of the smallest trigger, which removes stamps all the same; marks in the weights stay",
+            "the critic made no difference that could be measured: Neural Cleanse and laundering remove as much",
             "the paper's networks and losses are not known in detail; the default is the reading that worked in measurements",
         ),
         cost="5 seconds of search for ten classes on LeNet-5, then 10 epochs on 500 images, twice where the second scan flags",
