@@ -20,6 +20,7 @@ FAMILIES = {
     "evasion": ("Evasion", "Change images a little so that a model errs.", "modelward attack {name} --out attacked"),
     "theft": ("Theft", "Make a copy of a model that is not yours, or hide one.", "modelward steal {name} --out-model copy.safetensors"),
     "ownership": ("Ownership", "Prove whose model it is.", "modelward protect {name} --calibrate quick --out-key owner.mw"),
+    "lock": ("Locks", "Make a model useless without its key.", "modelward lock {name} --out-model locked.safetensors --out-key owner.mw"),
 }
 
 

@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from modelward.evaluation.zoo import null_zoo
     from modelward.io.endpoint import Asking
     from modelward.keys import read_key, write_key
+    from modelward.locks import AdvParams
     from modelward.marking.scanning import scan
     from modelward.models import Convention, build, load_model, save_model
     from modelward.models.embedded import embedded_model
@@ -155,6 +156,9 @@ _HOMES = {
     "modelward.marking.scanning": (
         "scan",
     ),
+    "modelward.locks": (
+        "AdvParams",
+    ),
     "modelward.models": (
         "Convention", "build", "load_model", "save_model",
     ),
@@ -175,7 +179,7 @@ _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BIM", "CAE", "DIM", "EWE", "FGSM", "FTAL", "FTLL", "MIM", "PGD", "RTAL", "RTLL", "SAC", "SACJC", "SIM", "SITIDIM", "TIM",
-    "AdditionalClass", "Adi", "AdversarialFinetune", "Asking", "AttackerView", "CarliniWagner", "CastWeights", "Combined", "Convention",
+    "AdditionalClass", "Adi", "AdvParams", "AdversarialFinetune", "Asking", "AttackerView", "CarliniWagner", "CastWeights", "Combined", "Convention",
     "DeepFool", "DeepMarks", "DetectDivergence", "DetectDuplicates", "DetectOOD", "DetectReconstruction", "Distil", "DummyChannels",
     "Ensemble", "ExtractAdversarial", "ExtractCross", "ExtractLabels", "ExtractProbabilities", "ExtractSmooth", "FinePrune", "FoldNorm",
     "Frontier", "GanRemoval", "HeadSurgery", "IPGuard", "ImageSet", "InFIP", "KnockOff", "Laundering", "ModelwardError", "NeuralCleanse",

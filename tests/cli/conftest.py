@@ -40,6 +40,13 @@ class Question:
     convention: Any = None
 
 
+@dataclass(frozen=True)
+class Made:
+    key: Key
+    model: Any = None
+    changed: bool = False
+
+
 ESTIMATE = Estimate(35, 12, 81.0, 900 * 2**20, [("null models", 20, 61.0), ("thefts", 15, 20.0)])
 DOCUMENT: dict[str, Any] = {
     "schema": "modelward/report", "version": 1, "title": "Audit of embedded lenet5", "command": "modelward audit",
@@ -152,7 +159,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         module.__dict__.update(content)
         monkeypatch.setitem(sys.modules, name, module)
     made.answers = {
-        "dry_run": ESTIMATE, "dry_run_enrol": ESTIMATE, "audit": _run_audit, "enrol": key(), "judge": verdict(), "read_key": key(),
+        "dry_run": ESTIMATE, "dry_run_enrol": ESTIMATE, "audit": _run_audit, "enrol": Made(key()), "judge": verdict(), "read_key": key(),
         "write_probes": 800, "find": types.SimpleNamespace(configured=made.fake("configured")),
         "write": lambda _document, folder: (folder / "report.html", folder / "report.json"),
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def test_protect_enrols_and_writes_the_key(shell: Callable[..., Any], world: Any
 def test_an_uncalibrated_key_is_warned_of(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
     from modelward.core.key import Key
 
-    world.answers["enrol"] = Key("sac-jc", "hardened", "00", {"calibrated": False})
+    world.answers["enrol"] = types.SimpleNamespace(model=None, changed=False, key=Key("sac-jc", "hardened", "00", {"calibrated": False}))
     found = shell("protect", "sac-jc", "--out-key", tmp_path / "k.mw", "--json")
     assert "not calibrated" in found.err
     assert "dry_run_enrol" not in world.names()

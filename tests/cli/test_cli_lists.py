@@ -123,6 +123,8 @@ def test_models_list_counts_parameters(shell: Callable[..., Any], monkeypatch: p
 
     models = types.ModuleType("modelward.models")
     models.__dict__["ARCHITECTURES"] = {"mlp": types.SimpleNamespace(defaults={"width": 4, "depth": 2}, make=make)}
+    import modelward.models.pretrained  # noqa: F401  # what lists the trained networks is read before its package is replaced
+
     monkeypatch.setitem(sys.modules, "modelward.models", models)
     shown = shell("models", "list").out
     assert "7,850" in shown

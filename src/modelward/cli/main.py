@@ -19,6 +19,7 @@ from modelward.cli.doctor_command import doctor
 from modelward.cli.evidence_commands import commit, evidence_check, evidence_keygen
 from modelward.cli.key_commands import key_show, probes
 from modelward.cli.list_commands import data_list, methods, models_list
+from modelward.cli.lock_commands import lock, unlock
 from modelward.cli.master_commands import backup, new_master, rotate
 from modelward.cli.matrix_command import matrix
 from modelward.cli.model_commands import models_get
@@ -72,7 +73,7 @@ def _register() -> None:
     measure, proof, around = "Measure", "Protect and prove", "Look around"
     whole: tuple[tuple[str, Callable[..., int]], ...] = (
         (measure, audit), (measure, attack), (measure, steal), (measure, scan), (measure, reproduce), (measure, matrix),
-        (proof, protect), (proof, verify), (proof, probes), (proof, commit), (proof, issue), (proof, revoke),
+        (proof, protect), (proof, verify), (proof, probes), (proof, commit), (proof, lock), (proof, unlock), (proof, issue), (proof, revoke),
         (proof, trace),
         (around, methods), (around, convert), (around, doctor),
     )  # fmt: skip

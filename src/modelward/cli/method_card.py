@@ -91,7 +91,8 @@ def show_card(method: type[Method]) -> None:
     docs = parameter_docs(method)
     rows = [(field.name, default_words(default_of(field)), docs.get(field.name, "")) for field in dataclasses.fields(method) if field.init]
     if rows:
-        say("\nSettings (protect --set NAME=VALUE)" if method.family == "ownership" else "\nSettings", style="bold")
+        verb = {"ownership": " (protect --set NAME=VALUE)", "lock": " (lock --set NAME=VALUE)"}.get(method.family, "")
+        say(f"\nSettings{verb}", style="bold")
         table(("name", "default", "what it is"), rows, keep=("name", "default"))
 
 

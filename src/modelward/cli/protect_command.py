@@ -102,9 +102,9 @@ def _enrol(
 
 def _require_out_model(method: str, path: Path | None) -> None:
     """Raise `UsageError` when a marked model has no place to go, or one that is taken; and for a method that marks nothing."""
-    from modelward.audit.enrolment import ownership
+    from modelward.core.catalogue import find
 
-    marks = ownership(method, {}).marks
+    marks = bool(getattr(find(method), "marks", False))
     if marks and path is None:
         message = f"{method} marks the model: say where the marked model goes with --out-model FILE.safetensors"
         raise UsageError(message)

@@ -15,7 +15,7 @@ from modelward.core.errors import UsageError
 from modelward.core.method import Method
 from modelward.core.nearest import nearest
 
-FOLDERS = ("modelward.attacks.evasion", "modelward.attacks.theft", "modelward.ownership")
+FOLDERS = ("modelward.attacks.evasion", "modelward.attacks.theft", "modelward.ownership", "modelward.locks")
 
 
 def methods_in(module: ModuleType) -> Iterator[type[Method]]:

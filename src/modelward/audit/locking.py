@@ -1,0 +1,72 @@
+"""Lock a model, and open a locked one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from modelward.audit.question import Question, cell_seed, prepare
+from modelward.core.catalogue import find
+from modelward.core.errors import UsageError
+from modelward.core.guard import predict
+from modelward.core.key import Key
+from modelward.core.locking import LockMethod
+from modelward.core.rng import generator
+from modelward.evaluation.store import Store
+from modelward.models import load_model
+
+
+@dataclass(frozen=True, eq=False)
+class Locked:
+    """What locking gives: the model to hand out, the key to keep, accuracy on the test images before and after."""
+
+    model: nn.Module
+    key: Key
+    before: float
+    after: float
+    images: int
+
+
+def locking(method: str, settings: dict[str, Any]) -> LockMethod:
+    """Return the lock called ``method``; raises `UsageError` for another family."""
+    found = find(method).configured(settings)
+    if not isinstance(found, LockMethod):
+        message = f"{method} is of the family {found.family}, it locks nothing; `modelward methods` lists the locks"
+        raise UsageError(message)
+    return found
+
+
+def lock(method: str, settings: dict[str, Any], question: Question, *, store: Store, secret: bytes | None = None) -> Locked:
+    """Return the locked model of a question, and its key.
+
+    Parameters
+    ----------
+    method, settings
+        a lock by name, and its hyper-parameters.
+    question
+        the model and its data.
+    secret
+        what the lock is derived from; drawn when absent.
+    """
+    chosen = locking(method, settings)
+    ground = prepare(question, store)
+    locked, key = chosen.lock(ground.loaded.model, ground.study.owner, secret=secret, rng=generator(cell_seed(ground, "lock")))
+    test = ground.study.test
+    right = [float((predict(model, test.pixels).argmax(1) == test.labels).float().mean()) for model in (ground.loaded.model, locked)]
+    facts = {**key.facts, "data": ground.splits.name, "arch": ground.loaded.arch}
+    return Locked(locked, Key(key.method, key.variant, key.model_digest, facts, key.tensors), right[0], right[1], len(test))
+
+
+def unlock(path: Path, key: Key, arch: str | None = None) -> nn.Module:
+    """Return the model in ``path``, opened with ``key``.
+
+    Raises
+    ------
+    InputError
+        for a key of another model, or one that lacks entries.
+    """
+    method = locking(key.method, {})
+    return method.unlock(load_model(path, arch).model, key)
