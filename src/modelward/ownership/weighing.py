@@ -93,7 +93,7 @@ class WeightMethod(MarkMethod):
             Attack("weight-shift", {}, "true"),
             Attack("permute", {}, "none"),
             Attack("rescale", {}, "none"),
-            Attack("combined", {"steps": ["rescale", "permute", "ftal"]}, "stolen"),
+            Attack("combined", {"steps": ["rescale", "permute", ["ftal", {"lr": 0.001}]]}, "stolen"),
         )
 
     @abstractmethod
