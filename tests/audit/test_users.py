@@ -108,7 +108,9 @@ def leaked(tmp_path_factory, master, parts, victim, train_net):
         return Protected(model, key, changed=True)
 
     done = {each.grant.user: each for each in issue(book, master, USERS[:3], method="adi", settings=SMALL, make=make)}
-    coded = {each.grant.user: each for each in issue(book, master, USERS[:3], method="deepmarks", settings={"batch": 32, "epochs": 6}, make=make)}
+    coded = {
+        each.grant.user: each for each in issue(book, master, USERS[:3], method="deepmarks", settings={"batch": 32, "epochs": 6}, make=make)
+    }
     book.revoke("user1")
     save_model(folder / "nobody.safetensors", nulls[0])
     return book, {"adi": done, "deepmarks": coded}, folder / "nobody.safetensors"
