@@ -49,20 +49,22 @@ def ownership(method: str, settings: dict[str, Any]) -> OwnershipMethod:
     return found
 
 
-def _calibration(ground: Ground, profile: str) -> tuple[list[Cell], list[Cell]]:
-    """Return the cells of the null models and of the validation thieves."""
+def _calibration(ground: Ground, profile: str, *, marks: bool) -> tuple[list[Cell], list[Cell]]:
+    """Return the cells of the null models and of the validation thieves; thieves of a model before it was marked would tell a mark nothing."""
     if profile not in CALIBRATIONS:
         message = f"--calibrate is {', '.join(CALIBRATIONS)}, not {profile!r}"
         raise UsageError(message)
     arch = ground.loaded.arch
     seed = cell_seed(ground, "validation")
-    validation = [theft_cell(spec, ground.victim, arch, ground.parts, ground.study, seed=seed) for spec in thefts(arch, 1)]
+    validation = [
+        theft_cell(spec, ground.victim, arch, ground.parts, ground.study, seed=seed) for spec in ([] if marks else thefts(arch, 1))
+    ]
     return null_cells(arch, ground.study, ground.parts, profile=profile, seed=ground.question.seed), validation
 
 
-def dry_run_enrol(question: Question, *, calibrate: str, store: Store, jobs: int | None = None) -> Estimate:
-    """Return what calibrating would cost."""
-    nulls, validation = _calibration(prepare(question, store), calibrate)
+def dry_run_enrol(question: Question, *, calibrate: str, store: Store, jobs: int | None = None, marks: bool = False) -> Estimate:
+    """Return what calibrating would cost; ``marks`` says that the method trains the model."""
+    nulls, validation = _calibration(prepare(question, store), calibrate, marks=marks)
     return estimate([*nulls, *validation], store, jobs)
 
 
@@ -91,7 +93,7 @@ def enrol(
     if nulls is not None:
         independent = null_folder(nulls, ground)
     elif calibrate is not None:
-        cells, validation = _calibration(ground, calibrate)
+        cells, validation = _calibration(ground, calibrate, marks=chosen.marks)
         run = Engine(store, jobs=jobs).run([*cells, *validation], task="calibration")
         if run.failed:
             message = f"calibration failed: {next(iter(run.failed.values()))}"

@@ -86,8 +86,11 @@ def _cost(method: str, settings: dict[str, Any], question: Question, calibrate: 
     from modelward.core.catalogue import find
     from modelward.evaluation.store import Store
 
-    find(method).configured(settings)
-    return dry_run_enrol(question, calibrate=calibrate, store=Store(), jobs=jobs) if calibrate else Estimate(0, 0, 0.0, 0, [])
+    kind = find(method)
+    kind.configured(settings)
+    if not calibrate:
+        return Estimate(0, 0, 0.0, 0, [])
+    return dry_run_enrol(question, calibrate=calibrate, store=Store(), jobs=jobs, marks=bool(getattr(kind, "marks", False)))
 
 
 def _enrol(

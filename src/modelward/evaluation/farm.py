@@ -126,7 +126,7 @@ _BATTERY: tuple[tuple[str, str, str, Fields, list[Fields], list[Fields]], ...] =
      [{}, {"decay": 0.1, "phase": 5, "epochs": 20}, {"decay": 0.25, "phase": 3, "epochs": 20}]),
     ("ft-smooth-labels", "label smoothing", "stolen", {"epochs": 1}, [{}], [{"smoothing": s} for s in (0.1, 0.3, 0.5)]),
     ("ft-adversarial", "adversarial training", "true", {"epochs": 1, "steps": 2}, [{"eps": 0.1}], [{"eps": e} for e in (0.01, 0.1, 0.25)]),
-    ("overwrite", "overwriting", "stolen", {"fields": {"epochs": 1}}, [{}], [{"method": name} for name in ("uchida", "deepmarks", "zhang")]),
+    ("overwrite", "overwriting", "stolen", {"method": "zhang", "fields": {"epochs": 1}}, [{}], [{"method": name} for name in ("uchida", "deepmarks", "zhang")]),
     ("permute", "permutation", "none", {}, [{}], [{}]),
     ("rescale", "rescaling", "none", {}, [{}], [{"octaves": n} for n in (1, 2, 4)]),
     ("weight-noise", "weight noise", "none", {}, [{"sigma": s} for s in (0.03, 0.1)], [{"sigma": s} for s in (0.01, 0.03, 0.1, 0.2, 0.3)]),
@@ -158,6 +158,8 @@ _BATTERY: tuple[tuple[str, str, str, Fields, list[Fields], list[Fields]], ...] =
     ("detect-duplicates", "detector", "none", {}, [{}], [{}, {"reaction": "refuse"}]),
 )  # fmt: skip
 PROFILES = ("smoke", "standard", "full")
+# against one kind of protection; that names them among its adaptive attacks
+ADAPTIVE = ("dummy-channels", "head-surgery", "push-maps", "shift-logits")
 
 
 def battery(arch: str, *, profile: str = "standard", copies: int = 1) -> list[TheftSpec]:

@@ -32,6 +32,7 @@ def names(method: OwnershipMethod) -> list[str]:
 
     Examples
     --------
+    >>> from modelward.core.catalogue import find
     >>> names(find("zhang")())[:3], "gan-removal" in names(find("zhang")()), "gan-removal" in names(find("sac")())
     (['ftll', 'ftal', 'rtll'], True, False)
     """
@@ -64,7 +65,7 @@ def specs(method: OwnershipMethod, arch: str, profile: str) -> list[TheftSpec]:
         own.setdefault(attack.method, []).append(attack)
     made: list[TheftSpec] = []
     for name in names(method):
-        grid = known.get(name, [])
+        grid = known.get(name, [])[:1] if name == "overwrite" else known.get(name, [])
         if profile == "quick":
             grid = grid[len(grid) // 2 :][:1]
         special = [attack for attack in own.get(name, ()) if attack.settings or not grid]
@@ -82,6 +83,6 @@ def _adaptive(attack: Attack, grid: list[TheftSpec]) -> TheftSpec:
 
 def _of_own_kind(spec: TheftSpec, method: OwnershipMethod) -> TheftSpec:
     """Return an overwriting by the very scheme that is to be overwritten."""
-    if spec.method != "overwrite" or "method" in spec.fields:
+    if spec.method != "overwrite":
         return spec
     return replace(spec, fields={**spec.fields, "method": method.card.name})
