@@ -17,7 +17,7 @@ from torch import nn
 
 from modelward.core.canonical import canonical_json
 from modelward.core.catalogue import catalogue, find
-from modelward.core.errors import InputError, UsageError
+from modelward.core.errors import InputError, ModelwardError, UsageError
 from modelward.core.families import TheftMethod
 from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
@@ -133,6 +133,17 @@ def test_half_a_key_and_a_key_of_another_build_open_nothing(case: Case, victim: 
                 case.method.unlock(case.locked, dataclasses.replace(case.key, tensors={**case.key.tensors, name: tensor[:-1]}))
             with pytest.raises(InputError):
                 case.method.unlock(case.locked, dataclasses.replace(case.key, tensors={**case.key.tensors, name: tensor.flip(0)}))
+
+
+@every
+def test_a_key_that_lacks_facts_or_arrays_is_refused_in_one_sentence(case: Case) -> None:
+    for name in ("names", "original"):
+        if name in case.key.facts:
+            lacking = {known: value for known, value in case.key.facts.items() if known != name}
+            with pytest.raises(ModelwardError, match="lacks"):
+                case.method.unlock(case.locked, dataclasses.replace(case.key, facts=lacking))
+    with pytest.raises(ModelwardError):
+        case.method.unlock(case.locked, dataclasses.replace(case.key, tensors={}))
 
 
 @every

@@ -12,8 +12,8 @@ from modelward.cli.audit_commands import Arch, Data, Model, Size, TrainedOn, ask
 from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
 from modelward.cli.options import Options, working
 from modelward.cli.output import emit, facts, say
+from modelward.cli.paths import require_free
 from modelward.cli.protect_command import OutKey, Settings, Variant, chosen_settings
-from modelward.core.errors import UsageError
 
 LockName = Annotated[str, typer.Argument(metavar="METHOD", help="Lock, as in advparams.", show_default=False)]
 OutModel = Annotated[Path, typer.Option("--out-model", metavar="FILE", help="Where the model goes (safetensors); never overwritten.")]
@@ -41,8 +41,8 @@ def lock(
     Whoever lacks the key has a model that errs; `modelward unlock` gives every byte back.
     """
     chosen = chosen_settings(settings or [], variant)
-    for path in (out_key, out_model):
-        _require_free(path)
+    require_free(out_key, "--out-key", "a key")
+    require_free(out_model, "--out-model", "a model")
     passphrase = passphrase_of(passphrase_file, passphrase_fd)
     with working(options):
         from modelward.audit.locking import lock as work
@@ -84,7 +84,7 @@ def unlock(
     passphrase_fd: PassphraseFd = None,
 ) -> int:
     """Open a locked model with its key; nothing is written when the key does not fit."""
-    _require_free(out_model)
+    require_free(out_model, "--out-model", "a model")
     with working(options):
         from modelward.audit.locking import unlock as work
         from modelward.keys import read_key
@@ -97,13 +97,3 @@ def unlock(
     else:
         say(f"opened, byte for byte: {out_model}", wrap=False)
     return 0
-
-
-def _require_free(path: Path) -> None:
-    """Raise `UsageError` for a file that exists, or a folder that does not."""
-    if path.exists():
-        message = f"{path} exists and is never overwritten; pass another name or move it away"
-        raise UsageError(message)
-    if not path.absolute().parent.is_dir():
-        message = f"the folder {path.parent} does not exist; make it first"
-        raise UsageError(message)

@@ -13,6 +13,7 @@ from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_
 from modelward.cli.key_facts import header, header_lines
 from modelward.cli.options import Options, working
 from modelward.cli.output import emit, facts, note, say, warn
+from modelward.cli.paths import require_free
 from modelward.cli.values import parse_settings
 from modelward.core.errors import UsageError
 
@@ -114,10 +115,8 @@ def _require_out_model(method: str, path: Path | None) -> None:
     if path is not None and not marks:
         message = f"{method} leaves the model as it is; --out-model is for methods that mark it"
         raise UsageError(message)
-    if path is not None and (path.exists() or not path.absolute().parent.is_dir()):
-        what = "exists, and a model is never overwritten" if path.exists() else "lies in a folder that does not exist"
-        message = f"{path} {what}; pass another --out-model"
-        raise UsageError(message)
+    if path is not None:
+        require_free(path, "--out-model", "a model")
 
 
 def _write_model(path: Path | None, made: Protected) -> None:
@@ -151,12 +150,7 @@ def _require_possible(path: Path, nulls: Path | None, calibrate: str | None) -> 
     """Raise `UsageError` before hours of work when the key could not be written after them, or when the options contradict each other."""
     if nulls is not None and calibrate is not None:
         raise UsageError("--nulls brings independent models and --calibrate trains them; pass one of the two")
-    if path.exists():
-        message = f"{path} exists, and a key is never overwritten; pass another --out-key or move it away"
-        raise UsageError(message)
-    if not path.absolute().parent.is_dir():
-        message = f"the folder {path.parent} of --out-key does not exist; make it first"
-        raise UsageError(message)
+    require_free(path, "--out-key", "a key")
 
 
 def chosen_settings(pairs: list[str], variant: str | None) -> dict[str, Any]:

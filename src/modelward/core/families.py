@@ -78,13 +78,6 @@ class TheftMethod(Method, ABC):
         queries = view.victim.queries - before
         return Result(theft, tuple(trace.flags), trace.steps, queries, time.perf_counter() - started)
 
-    def _require(self, **rules: tuple[bool, str]) -> None:
-        """Raise `UsageError` for the first setting whose rule (holds, words) does not hold."""
-        for name, (holds, words) in rules.items():
-            if not holds:
-                message = f"{self.card.name}: {name} must be {words}, got {getattr(self, name)!r}"
-                raise UsageError(message)
-
     @property
     def inner(self) -> tuple[str, ...]:
         """Names of the methods that this one runs inside, as its settings say."""

@@ -9,33 +9,19 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from modelward.core.errors import InputError, UsageError
+from modelward.core.errors import InputError
 from modelward.core.guard import frozen, require_finite, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
-from modelward.core.method import Method
+from modelward.core.method import VariantMethod
 from modelward.core.ownership import Attack
 
 
 @dataclass(frozen=True, kw_only=True)
-class LockMethod(Method, ABC):
+class LockMethod(VariantMethod, ABC):
     """Make a model useless without its key: ``lock(model, data, *, rng) -> (locked, key)``, ``unlock(locked, key) -> model``."""
 
     family: ClassVar[str] = "lock"
-
-    variant: str = "hardened"
-
-    def __post_init__(self) -> None:
-        if self.variant not in {"paper", "hardened"}:
-            message = f"variant is 'paper' or 'hardened', not {self.variant!r}"
-            raise UsageError(message)
-
-    def _require(self, **rules: tuple[bool, str]) -> None:
-        """Raise `UsageError` for the first setting whose rule (holds, words) does not hold."""
-        for name, (holds, words) in rules.items():
-            if not holds:
-                message = f"{self.card.name}: {name} must be {words}, got {getattr(self, name)!r}"
-                raise UsageError(message)
 
     def lock(self, model: nn.Module, data: ImageSet, *, secret: bytes | None = None, rng: torch.Generator) -> tuple[nn.Module, Key]:
         """Return the locked model and the key that opens it.

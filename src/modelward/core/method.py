@@ -43,6 +43,13 @@ class Method:
                 raise UsageError(message)
         return cls(**settings)
 
+    def _require(self, **rules: tuple[bool, str]) -> None:
+        """Raise `UsageError` for the first setting whose rule (holds, words) does not hold."""
+        for name, (holds, words) in rules.items():
+            if not holds:
+                message = f"{self.card.name}: {name} must be {words}, got {getattr(self, name)!r}"
+                raise UsageError(message)
+
     def settings(self) -> dict[str, Any]:
         """Return the hyper-parameters by name."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
@@ -50,6 +57,18 @@ class Method:
     def fingerprint(self) -> str:
         """Return a digest of the method's name and hyper-parameters."""
         return digest_of([self.card.name, self.settings()])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VariantMethod(Method):
+    """A method that ships the paper's recipe and a repaired one; the repaired one is the default."""
+
+    variant: str = "hardened"
+
+    def __post_init__(self) -> None:
+        if self.variant not in {"paper", "hardened"}:
+            message = f"variant is 'paper' or 'hardened', not {self.variant!r}"
+            raise UsageError(message)
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -15,7 +15,7 @@ from modelward.core.errors import FormatError, InputError, UsageError
 from modelward.core.guard import frozen, require_finite
 from modelward.core.images import ImageSet
 from modelward.core.key import REMEDY, Key
-from modelward.core.method import Method
+from modelward.core.method import VariantMethod
 from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Decision, Verdict
 
@@ -57,7 +57,7 @@ class Attack:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnershipMethod(Method, ABC):
+class OwnershipMethod(VariantMethod, ABC):
     """Prove whose model it is: ``protect(...) -> (model, key)``, ``verify(suspect, key) -> Verdict``.
 
     ``needs`` is the least access that verification works with. ``marks``: protecting changes the model, by training on the owner's own
@@ -70,20 +70,6 @@ class OwnershipMethod(Method, ABC):
     marks: ClassVar[bool] = False
     forgeable: ClassVar[bool] = False
     small: ClassVar[Mapping[str, Any]] = {}
-
-    variant: str = "hardened"
-
-    def __post_init__(self) -> None:
-        if self.variant not in {"paper", "hardened"}:
-            message = f"variant is 'paper' or 'hardened', not {self.variant!r}"
-            raise UsageError(message)
-
-    def _require(self, **rules: tuple[bool, str]) -> None:
-        """Raise `UsageError` for the first setting whose rule (holds, words) does not hold."""
-        for name, (holds, words) in rules.items():
-            if not holds:
-                message = f"{self.card.name}: {name} must be {words}, got {getattr(self, name)!r}"
-                raise UsageError(message)
 
     def protect(
         self,

@@ -152,12 +152,12 @@ class AdvParams(LockMethod):
     def _unlock(self, locked: nn.Module, key: Key) -> nn.Module:
         opened = private_copy(locked)
         state = opened.state_dict()
-        for number, name in enumerate(key.facts["names"]):
+        for number, name in enumerate(key.fact(list, "names")):
             if name not in state:
                 message = f"the key speaks of a parameter {name!r} that this model lacks; it opens another model"
                 raise InputError(message)
-            put_bits(state[name], key.tensors[f"index/{number}"], key.tensors[f"bits/{number}"])
-        if state_digest(opened) != key.facts["original"]:
+            put_bits(state[name], key.tensor(f"index/{number}"), key.tensor(f"bits/{number}"))
+        if state_digest(opened) != key.fact(str, "original"):
             raise InputError("the opened model is not the one that was locked: the key lacks entries, or holds others")
         return opened
 
