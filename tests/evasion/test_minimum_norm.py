@@ -204,3 +204,13 @@ def test_settings_of_carlini_wagner_are_checked(wrong: dict[str, float]) -> None
 def test_settings_of_deepfool_are_checked(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         DeepFool(**wrong)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_what_deepfool_fooled_stays_fooled_in_another_layout_and_batch(norm: str) -> None:
+    model, images = embedded_model().model, load_data("fashion-mini").test.take(slice(0, 128))
+    x = images.batch(slice(None))
+    y = predict(model, x).argmax(1)
+    found = DeepFool(norm=norm).perturb(model, x, y, rng=generator(0)).contiguous()
+    assert bool((predict(model, found).argmax(1) != y).all())
+    assert bool((predict(model, found, batch=7).argmax(1) != y).all())

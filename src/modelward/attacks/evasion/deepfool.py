@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from modelward.attacks.evasion.descent import flag_blind, fooled, leaf_of
+from modelward.attacks.evasion.descent import clearly_fooled, flag_blind, leaf_of
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.errors import UsageError
 from modelward.core.families import MinimumNormMethod
@@ -78,7 +78,7 @@ class DeepFool(MinimumNormMethod):
                 logits = model(leaf).float()
             require_labels(y[active], len(logits), logits.shape[1])
             trace.queries += len(x_adv)
-            done = fooled(logits, y[active], targeted=self.targeted)
+            done = clearly_fooled(logits, y[active], targeted=self.targeted)
             found[active[done]] = x_adv[done]
             if step == self.steps or bool(done.all()):
                 break

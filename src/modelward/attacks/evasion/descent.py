@@ -13,6 +13,8 @@ from modelward.core.guard import require_labels
 from modelward.core.result import Trace
 from modelward.imaging.norms import project, project_l1_box
 
+ROUNDING = 1e-5
+
 LOSSES = ("ce", "margin", "dlr")
 GAP = 0.05  # an L1 step spares pixels that are this close to the face of [0, 1] that they would run into
 PIXELS = (5, 20)  # an L1 step moves so many pixels, drawn anew for every step
@@ -82,6 +84,21 @@ def fooled(logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
     """Return a bool tensor (N,): which samples already are where the attacker wants them."""
     hit = logits.argmax(1) == y
     return hit if targeted else ~hit
+
+
+def clearly_fooled(logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
+    """Return `fooled` without those (N,) that lead by no more than rounding: the same net in another layout or batch could answer otherwise.
+
+    Examples
+    --------
+    >>> import torch
+    >>> clearly_fooled(torch.tensor([[5.0, 5.000001], [5.0, 5.1]]), torch.tensor([0, 0]), targeted=False)
+    tensor([False,  True])
+    """
+    own = logits.gather(1, y[:, None]).squeeze(1)
+    rival = logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    lead = own - rival if targeted else rival - own
+    return fooled(logits, y, targeted=targeted) & (lead > ROUNDING * logits.abs().amax(1))
 
 
 def leaf_of(x: Tensor) -> Tensor:
