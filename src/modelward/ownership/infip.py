@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.claims import withstands
 from modelward.core.errors import InputError, UsageError
-from modelward.core.guard import predict, state_digest
+from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Attack, Observation, OwnershipMethod
@@ -23,8 +23,9 @@ from modelward.core.verdict import Verdict
 from modelward.imaging.quantise import to_uint8
 from modelward.models.relevance import named
 from modelward.ownership.calibration import MIN_CALIBRATION, Calibration
-from modelward.ownership.heatmaps import balanced, centred, headless, heat, lower_limit, lower_tail, nearness, structural
+from modelward.ownership.heatmaps import centred, headless, heat, lower_limit, lower_tail, structural
 from modelward.ownership.probes import MIN_PROBES
+from modelward.ownership.relevance_probes import chosen
 
 FEWEST = 3  # null models for a distribution of their scores
 FAITHLESS = (
@@ -151,7 +152,9 @@ class InFIP(OwnershipMethod):
     ) -> tuple[nn.Module, Key]:
         del secret  # the choice of probes is the secret
         split = self.siblings(len(nulls))
-        index, classes, maps, references = self._enrol(model, data, nulls[:split], rng=rng)
+        index, classes, maps, references = chosen(
+            model, data, nulls[:split], self._heat, count=self.count, pool=self.pool, confidence=self.confidence, rng=rng
+        )
         null = torch.stack(references).mean(0) if references else torch.zeros_like(maps)
         pixels = data.pixels[index]
         pictures = to_uint8(maps[0].abs() / maps[0].abs().amax((1, 2), keepdim=True).clamp_min(1e-30))
@@ -185,25 +188,6 @@ class InFIP(OwnershipMethod):
     def _heat(self, model: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
         """Return the maps (R, N, H, W) of this variant."""
         return heat(model, pixels, classes, self._rules, hardened=self.variant == "hardened")
-
-    def _enrol(self, model: nn.Module, data: ImageSet, references: Sequence[nn.Module], *, rng: torch.Generator) -> tuple[
-        Tensor, Tensor, Tensor, list[Tensor]
-    ]:  # fmt: skip
-        """Return positions and classes of the probes, the owner's maps of them, and those of every reference that has any."""
-        probabilities = predict(model, data.pixels).softmax(1)
-        sure, classes = probabilities.max(1)
-        worth = torch.where(sure >= self.confidence, 1.0, sure) + 1e-3 * torch.rand(len(sure), generator=rng)
-        index = balanced(classes, worth, self.count * (self.pool if references else 1))
-        if len(index) < MIN_PROBES:
-            message = f"infip: {len(index)} images serve as probes, {MIN_PROBES} are needed; pass more images"
-            raise InputError(message)
-        classes = classes[index]
-        maps, others = self._heat(model, data.pixels[index], classes), list[Tensor]()
-        for one in references:
-            with contextlib.suppress(InputError):  # of layers that relevance has no rule for
-                others.append(self._heat(one, data.pixels[index], classes))
-        kept = balanced(classes, -nearness(maps, others), self.count) if len(others) > 1 else torch.arange(min(self.count, len(index)))
-        return index[kept], classes[kept], maps[:, kept], [one[:, kept] for one in others]
 
     def _scores(self, models: Sequence[nn.Module], key: Key) -> Tensor:
         """Return the statistic (M, R) of every model that relevance can be traced in, by rule."""

@@ -12,15 +12,14 @@ from torch.nn import functional as F
 
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.claims import withstands
-from modelward.core.errors import FormatError, InputError
 from modelward.core.guard import predict, private_copy
 from modelward.core.images import ImageSet
-from modelward.core.key import REMEDY, Key
+from modelward.core.key import Key
 from modelward.core.ownership import Attack, Observation
 from modelward.core.rng import forked, generator, spawn
 from modelward.core.suspect import Access, Suspect
 from modelward.imaging.abstract import abstract_images
-from modelward.keys.derive import derive, stream
+from modelward.keys.derive import stream
 from modelward.marking.embedding import sampler
 from modelward.marking.passports import (
     Gate,
@@ -28,22 +27,18 @@ from modelward.marking.passports import (
     conv_of,
     feature_maps,
     find_gates,
-    from_maps,
-    patch_means,
     scales,
     with_passports,
 )  # fmt: skip
 from modelward.marking.weights import message_bits
 from modelward.ownership.mark import Mark, MarkMethod
-from modelward.ownership.passport_forging import best_guess, solved
-from modelward.ownership.weighing import bits_in, realigned, secret_of, seed_tensor, with_reference
+from modelward.ownership.passport_forging import guessed, solved
+from modelward.ownership.passport_material import DRAWN, KINDS, Means, held, mean_passports
+from modelward.ownership.weighing import bits_in, realigned, seed_tensor, with_reference
 from modelward.statistics import binomial_p, required_matches, upper_bound
 from modelward.training import Extras, Recipe, fit
 
-KINDS = ("flat", "random", "image", "shuffle")
-DRAWN = ("flat", "random")
-SOURCES, TRIES = 20, 1000
-Means = list[tuple[Tensor, Tensor]]
+SOURCES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +136,7 @@ class Passport(MarkMethod):
         chosen = torch.randperm(len(data), generator=stream(secret, "images"))
         maps = feature_maps(model, gates, data.batch(chosen[:SOURCES]))
         few = data.take(chosen[: self.checks])
-        tensors = {"seed": seed_tensor(secret), "bits": bits, "images": few.pixels, "labels": few.labels}
-        if self.kind not in DRAWN:
-            tensors |= {f"passport/{index}/{name}": from_maps(found, self.kind, rng=stream(secret, name, str(index)))
-                        for index, found in enumerate(maps) for name in ("scale", "shift")}  # fmt: skip
+        tensors = {"seed": seed_tensor(secret), "bits": bits, "images": few.pixels, "labels": few.labels, **held(maps, self.kind, secret)}
         if self.scheme == 3:
             tensors["triggers"] = abstract_images(self.triggers, data.shape, rng=stream(secret, "triggers"))
             tensors["answers"] = torch.randint(0, len(data.classes), (self.triggers,), generator=stream(secret, "answers"))
@@ -152,37 +144,8 @@ class Passport(MarkMethod):
         return Mark(tensors, {"gates": [[gate.conv, gate.norm] for gate in gates], "shapes": shapes, "signs": len(bits)})
 
     def _means(self, model: nn.Module, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[list[Gate], Means]:
-        """Return gates and the mean patches of their passports; a key of the hardened variant may bring no passport of its own."""
-        if self.variant == "hardened" and any(name.startswith("passport/") for name in tensors):
-            raise InputError(
-                "this key brings passports of its own; they come from the secret and the message, or anybody could make some that fit"
-            )
-        gates = [Gate(str(conv), str(norm)) for conv, norm in facts["gates"]]
-        bits = bits_in(tensors, int(facts["signs"]))
-        bound = "".join(map(str, bits.tolist())) if self.variant == "hardened" else ""
-        made: Means = []
-        for index, (gate, shape) in enumerate(zip(gates, facts["shapes"], strict=True)):
-            conv = conv_of(model, gate)
-            pair = [self._passport(tensors, index, name, shape, bound) for name in ("scale", "shift")]
-            if pair[0].shape[0] != conv.in_channels:
-                message = (
-                    f"{gate.conv} reads {conv.in_channels} channels, the passport has {pair[0].shape[0]}; this is another architecture"
-                )
-                raise InputError(message)
-            made.append((patch_means(conv, pair[0]), patch_means(conv, pair[1])))
-        return gates, made
-
-    def _passport(self, tensors: Mapping[str, Tensor], index: int, name: str, shape: Sequence[int], bound: str) -> Tensor:
-        """Return one passport (c, h, w): the key's own, or what the secret gives."""
-        held = tensors.get(f"passport/{index}/{name}")
-        if held is not None:
-            return held
-        if self.kind not in DRAWN:
-            message = f"this passport key lacks the passports of gate {index}: {REMEDY}"
-            raise FormatError(message)
-        size = [shape[0], 1, 1] if self.kind == "flat" else list(shape)
-        drawn = 2 * torch.rand(size, generator=stream(secret_of(tensors), "passport", name, str(index), bound)) - 1
-        return drawn.expand(*shape).contiguous()
+        """Return gates and the mean patches of their passports."""
+        return mean_passports(model, facts, tensors, kind=self.kind, own=self.variant == "paper")
 
     def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
         net = private_copy(model)
@@ -270,17 +233,9 @@ class Passport(MarkMethod):
     def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         """Return passports that fit a network as it is: of the paper's variant solved for, of the hardened one the best of 1,000 secrets."""
         drawn = self._draw(model, data, secret=secret, rng=rng)
-        return solved(model, drawn) if self.variant == "paper" else self._guessed(model, drawn, secret)
-
-    def _guessed(self, model: nn.Module, drawn: Mark, secret: bytes) -> Mark:
-        """Return the best of 1,000 secrets."""
-        tries = []
-        for index in range(TRIES):
-            tried = derive(secret, "try", str(index))
-            tensors = {**drawn.tensors, "seed": seed_tensor(tried), "bits": message_bits(self.text, drawn.facts["signs"], tried)}
-            gates, means = self._means(model, drawn.facts, tensors)
-            tries.append((Mark(tensors, {**drawn.facts, "forged": True, "tries": TRIES}), means))
-        return best_guess(model, gates, tries)
+        if self.variant == "paper":
+            return solved(model, drawn)
+        return guessed(model, drawn, secret, self.text, lambda tensors: self._means(model, drawn.facts, tensors))
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
         """Return a second passport, shifted filters, and what changes weights but no answer; forging is tried by `forge`."""

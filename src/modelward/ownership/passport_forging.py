@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,14 @@ from torch.nn import functional as F
 from modelward.core.guard import predict, private_copy
 from modelward.core.images import ImageSet
 from modelward.core.rng import forked
+from modelward.keys.derive import derive
 from modelward.marking.passports import Gate, conv_of, norm_of, patch_means, scales, with_passports
+from modelward.marking.weights import message_bits
 from modelward.ownership.mark import Mark
+from modelward.ownership.weighing import seed_tensor
 from modelward.training import Extras, Recipe, fit
 
-FINALISTS = 20
+TRIES, FINALISTS = 1000, 20
 
 
 def solved_passport(conv: nn.Conv2d, wanted: Tensor, shape: tuple[int, int, int], *, away: Tensor | None = None) -> Tensor:
@@ -26,7 +29,8 @@ def solved_passport(conv: nn.Conv2d, wanted: Tensor, shape: tuple[int, int, int]
     Examples
     --------
     >>> from modelward.core.rng import forked, generator
-    >>> from modelward.marking.passports import patch_means
+    >>> from modelward.keys.derive import derive
+    from modelward.marking.passports import patch_means
     >>> with forked(generator(0)):
     ...     conv = nn.Conv2d(8, 4, 3, padding=1)
     >>> found = solved_passport(conv, torch.tensor([1.0, -1.0, 2.0, 0.5]), (8, 6, 6))
@@ -59,6 +63,24 @@ def solved(model: nn.Module, mark: Mark) -> Mark:
         tensors[f"passport/{index}/shift"] = solved_passport(conv, norm.bias.detach(), size)
         signs.append(scales(model, gate, patch_means(conv, tensors[f"passport/{index}/scale"])) > 0)
     return Mark({**tensors, "bits": torch.cat(signs).to(torch.uint8)}, {**mark.facts, "forged": True})
+
+
+def guessed(
+    model: nn.Module,
+    drawn: Mark,
+    secret: bytes,
+    text: str,
+    means: Callable[[Mapping[str, Tensor]], tuple[Sequence[Gate], Sequence[tuple[Tensor, Tensor]]]],
+) -> Mark:
+    """Return the best of 1,000 secrets' marks; ``means`` gives the gates and mean patches of a mark's tensors."""
+    gates: Sequence[Gate] = ()
+    tries = []
+    for index in range(TRIES):
+        tried = derive(secret, "try", str(index))
+        tensors = {**drawn.tensors, "seed": seed_tensor(tried), "bits": message_bits(text, drawn.facts["signs"], tried)}
+        gates, found = means(tensors)
+        tries.append((Mark(tensors, {**drawn.facts, "forged": True, "tries": TRIES}), found))
+    return best_guess(model, gates, tries)
 
 
 def best_guess(model: nn.Module, gates: Sequence[Gate], tries: Sequence[tuple[Mark, Sequence[tuple[Tensor, Tensor]]]]) -> Mark:
