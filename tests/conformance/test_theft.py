@@ -56,6 +56,8 @@ ROWS = (
     Row("ftll", {"epochs": 2, "batch": 16}),
     Row("rtal", {"epochs": 2, "batch": 16}),
     Row("rtll", {"epochs": 2, "batch": 16}),
+    Row("ftal", {"epochs": 2, "batch": 16, "optimizer": "adam"}),
+    Row("scratch", {"epochs": 2, "batch": 16}),
     Row("ft-smooth-labels", {"epochs": 2, "batch": 16}),
     Row("ft-adversarial", {"epochs": 1, "batch": 16, "steps": 2}),
     Row("ft-regularise", {"epochs": 1, "batch": 16, "phase": 1}, steps=2, epochs=2),

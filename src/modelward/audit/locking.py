@@ -13,7 +13,7 @@ from modelward.core.catalogue import find
 from modelward.core.errors import UsageError
 from modelward.core.guard import predict
 from modelward.core.key import Key
-from modelward.core.locking import LockMethod
+from modelward.core.locking import ModelLock
 from modelward.core.rng import generator
 from modelward.evaluation.store import Store
 from modelward.models import load_model
@@ -30,10 +30,10 @@ class Locked:
     images: int
 
 
-def locking(method: str, settings: dict[str, Any]) -> LockMethod:
+def locking(method: str, settings: dict[str, Any]) -> ModelLock:
     """Return the lock called ``method``; raises `UsageError` for another family."""
     found = find(method).configured(settings)
-    if not isinstance(found, LockMethod):
+    if not isinstance(found, ModelLock):
         message = f"{method} is of the family {found.family}, it locks nothing; `modelward methods` lists the locks"
         raise UsageError(message)
     return found

@@ -90,6 +90,34 @@ class Taxonomy:
 
 
 @dataclass(frozen=True)
+class Active:
+    """What a method that prevents use says of itself (Xue et al., "Turn passive to active", arXiv 2310.09822), in short phrases.
+
+    Parameters
+    ----------
+    carrier
+        what an authorised user holds.
+    granularity
+        what a grant opens.
+    identity
+        what is known of the user.
+    revocable
+        what revoking a user takes.
+    overhead
+        what an authorised answer costs beside a plain one.
+    black_box
+        whether it works where the model is only asked through an interface.
+    """
+
+    carrier: str
+    granularity: str
+    identity: str
+    revocable: str
+    overhead: str
+    black_box: str
+
+
+@dataclass(frozen=True)
 class Card:
     """A method's self-description.
 
@@ -109,6 +137,8 @@ class Card:
         what a result of this method does not show.
     cost
         time of the shipped default on two cores, in words.
+    active
+        of methods that prevent use, what they do it by.
     """
 
     name: str
@@ -119,3 +149,4 @@ class Card:
     limits: tuple[str, ...] = ()
     cost: str = "seconds"
     tags: tuple[str, ...] = field(default=())
+    active: Active | None = None

@@ -14,7 +14,7 @@ from modelward.core.errors import InputError
 from modelward.core.guard import private_copy, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
-from modelward.core.locking import LockMethod
+from modelward.core.locking import ModelLock
 from modelward.core.ownership import Attack
 from modelward.imaging.quantise import to_float
 from modelward.locks.saliency import Saliency, bits_of, lockable, put_bits
@@ -29,7 +29,7 @@ PARAMETERS = Taxonomy(
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdvParams(LockMethod):
+class AdvParams(ModelLock):
     r"""Move the parameters that the loss J depends on most, each within the range of its own layer, until the network is useless.
 
     For the layers in a secret order: the gradient of J over the whole of ``images`` images picks :math:`j = \arg\max |g_j|`, and

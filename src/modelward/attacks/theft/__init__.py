@@ -28,6 +28,7 @@ from modelward.attacks.theft.push_maps import PushMaps
 from modelward.attacks.theft.quantise import Quantise
 from modelward.attacks.theft.regularise import Regularise
 from modelward.attacks.theft.reparameterise import PermuteNeurons, RescaleNeurons
+from modelward.attacks.theft.scratch import FromScratch
 from modelward.attacks.theft.shift_logits import ShiftLogits
 from modelward.attacks.theft.smooth_labels import SmoothLabels
 from modelward.attacks.theft.transfer import Transfer
@@ -62,6 +63,7 @@ __all__ = [
     "ExtractSmooth",
     "FinePrune",
     "FoldNorm",
+    "FromScratch",
     "GanRemoval",
     "HeadSurgery",
     "KnockOff",

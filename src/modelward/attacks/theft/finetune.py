@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -29,7 +29,11 @@ class FTAL(TheftMethod):
     Parameters
     ----------
     epochs, lr, batch
-        5 epochs as in the paper; SGD with momentum .9 at a constant rate.
+        5 epochs as in the paper, at a constant rate.
+    optimizer
+        ``"sgd"`` with momentum .9, or ``"adam"``.
+    images
+        that many of the thief's images, the first ones; 0 takes all.
 
     Examples
     --------
@@ -49,9 +53,12 @@ class FTAL(TheftMethod):
     epochs: int = 5
     lr: float = 0.01
     batch: int = 128
+    optimizer: str = "sgd"
+    images: int = 0
 
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
         recipe = self._recipe()  # a wrong setting costs no query
+        view = self._few(view)
         model = private_copy(view.weights)
         name, layer = head(model)
         if self.retrain_head:
@@ -71,9 +78,14 @@ class FTAL(TheftMethod):
             parameter.grad = None
         return Theft(model, view.arch, log={"epochs": trace.steps, "head": name, "loss": log[-1].loss if log else None, **facts})
 
+    def _few(self, view: AttackerView) -> AttackerView:
+        """Return the thief's position with as many of his images as the settings give him."""
+        self._require(images=(self.images >= 0, ">= 0"))
+        return replace(view, images=view.images.take(slice(0, self.images))) if self.images else view
+
     def _recipe(self) -> Recipe:
         """Return how the copy is trained."""
-        return Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, schedule="constant")
+        return Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, optimizer=self.optimizer, schedule="constant")
 
     def _prepare(self, model: nn.Module, pixels: Tensor, targets: Tensor, *, rng: torch.Generator, trace: Trace) -> dict[str, Any]:
         """Change the copy before it is trained; return what to log. A theft that prunes, shifts or noises first does it here."""

@@ -40,4 +40,6 @@ class SmoothLabels(FTAL):
     smoothing: float = 0.3
 
     def _recipe(self) -> Recipe:
-        return Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, schedule="constant", label_smoothing=self.smoothing)
+        return Recipe(
+            epochs=self.epochs, lr=self.lr, batch=self.batch, optimizer=self.optimizer, schedule="constant", label_smoothing=self.smoothing
+        )
