@@ -159,7 +159,7 @@ _BATTERY: tuple[tuple[str, str, str, Fields, list[Fields], list[Fields]], ...] =
 )  # fmt: skip
 PROFILES = ("smoke", "standard", "full")
 # against one kind of protection; that names them among its adaptive attacks
-ADAPTIVE = ("dummy-channels", "head-surgery", "push-maps", "shift-logits")
+ADAPTIVE = ("dummy-channels", "fill-outliers", "head-surgery", "push-maps", "reverse-lock", "shift-logits", "undo-gradient")
 
 
 def battery(arch: str, *, profile: str = "standard", copies: int = 1) -> list[TheftSpec]:
@@ -189,7 +189,7 @@ def battery(arch: str, *, profile: str = "standard", copies: int = 1) -> list[Th
     made = []
     for method, group, labels, smoke, standard, full in _BATTERY:
         grid = {"smoke": [smoke], "standard": standard, "full": full}[profile]
-        if not _applies(method, arch):
+        if not applies(method, arch):
             continue
         made += [
             TheftSpec(method, group, dict(fields), labels, _thiefs(method, fields, arch), index, coarse=method == "transfer")
@@ -208,7 +208,7 @@ def _thiefs(method: str, fields: Fields, arch: str) -> str | None:
 
 
 @functools.cache
-def _applies(method: str, arch: str) -> bool:
+def applies(method: str, arch: str) -> bool:
     """Return whether a network of ``arch`` has what ``method`` changes; of a user's own architecture, that is found out by trying."""
     if method not in {"bn-recalibrate", "fold-bn", "rescale", "permute", "fine-prune"} or describe(arch)[0] not in ARCHITECTURES:
         return True

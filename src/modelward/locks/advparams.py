@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
+from modelward.core.card import Active, Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.errors import InputError
 from modelward.core.guard import private_copy, state_digest
 from modelward.core.images import ImageSet
@@ -17,7 +18,8 @@ from modelward.core.key import Key
 from modelward.core.locking import ModelLock
 from modelward.core.ownership import Attack
 from modelward.imaging.quantise import to_float
-from modelward.locks.saliency import Saliency, bits_of, lockable, put_bits
+from modelward.marking.moves import Move, by_layer, by_worth
+from modelward.marking.saliency import Saliency, bits_of, every_class, lockable, put_bits
 
 PARAMETERS = Taxonomy(
     Scenario.WHITE_BOX,
@@ -53,9 +55,20 @@ class AdvParams(ModelLock):
     target
         the paper's variant stops when the loss is so many times what it was.
     images
-        that many of the images, the first ones, make the gradient.
+        that many of the images, as evenly over the classes as can be, make the gradient.
     lookahead
         steps of the fine-tuned copy; 0 leaves it out.
+    each
+        entries that the hardened variant moves for one gradient.
+
+    Examples
+    --------
+    >>> from modelward import embedded_model, generator, load_data
+    >>> from modelward.training import accuracy
+    >>> model, data = embedded_model().model, load_data("fashion-mini")
+    >>> locked, key = AdvParams(share=0.001, images=32).lock(model, data.train, rng=generator(0))
+    >>> accuracy(locked, data.test) < 0.5 < accuracy(model, data.test), key.facts["entries"]
+    (True, 61)
     """
 
     card: ClassVar[Card] = Card(
@@ -68,9 +81,17 @@ class AdvParams(ModelLock):
             "whoever has labelled images trains the network back: compare with training from scratch on the same images",
             "batch normalisation measured anew on unlabelled images undoes the paper's variant",
             "two builds of one model tell all positions by their difference: hand out one build, and wrap its key for every user",
-            "an authorised user holds the open model in memory",
+            "an authorised user holds the open model in memory, and the entries of the key: its tag keeps others' names off it, not the user's own on it",
         ),
         cost="one forward and backward pass over the images for every parameter that is moved",
+        active=Active(
+            carrier="parameter key: places and original bits",
+            granularity="all or nothing",
+            identity="every user's key is wrapped for that user and tagged with the name",
+            revocable="only by a new build and new keys: an opened copy stays open",
+            overhead="none once opened; milliseconds to open",
+            black_box="no: whoever opens holds the weights",
+        ),
     )
 
     share: float = 0.005
@@ -81,13 +102,14 @@ class AdvParams(ModelLock):
     target: float = 50.0
     images: int = 256
     lookahead: int = 5
+    each: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(
             share=(0 < self.share <= 1, "in (0, 1]"), layers=(self.layers >= 1, ">= 1"), per_layer=(self.per_layer >= 1, ">= 1"),
             step=(0 < self.step <= 1, "in (0, 1]"), beta=(0 <= self.beta < 0.5, "in [0, 0.5)"), target=(self.target > 1, "> 1"),
-            images=(self.images >= 2, ">= 2"), lookahead=(self.lookahead >= 0, ">= 0"),
+            images=(self.images >= 2, ">= 2"), lookahead=(self.lookahead >= 0, ">= 0"), each=(self.each >= 1, ">= 1"),
         )  # fmt: skip
 
     def _lock(self, model: nn.Module, data: ImageSet, *, secret: bytes | None, rng: torch.Generator) -> tuple[nn.Module, Key]:
@@ -97,44 +119,25 @@ class AdvParams(ModelLock):
             tensor.data = tensor.data.contiguous()  # entries are numbered row by row, whatever the layout in memory was
         tensors = lockable(locked, statistics=self.variant == "hardened")
         before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-        part = data.take(slice(0, self.images))
+        part, hardened = data.take(every_class(data, self.images)), self.variant == "hardened"
         saliency = Saliency(
-            locked, to_float(part.pixels), part.labels, lookahead=self.lookahead if self.variant == "hardened" else 0, rng=rng
+            locked, to_float(part.pixels), part.labels, lookahead=self.lookahead if hardened else 0, statistics=hardened, rng=rng
         )
-        log = self._paper(tensors, saliency, rng=rng) if self.variant == "paper" else self._hardened(tensors, saliency)
+        first = saliency.loss()
+        moves = self._moves(tensors, saliency, first, rng=rng)
+        count = sum(1 for _ in moves)
+        log = {"loss_before": first, "loss_after": saliency.loss(), "moves": count}
         return locked, self._key(model, locked, before, tensors, log)
 
-    def _paper(self, tensors: Mapping[str, Tensor], saliency: Saliency, *, rng: torch.Generator) -> dict[str, Any]:
-        """Move ``per_layer`` entries of one weight tensor after the other."""
+    def _moves(self, tensors: Mapping[str, Tensor], saliency: Saliency, first: float, *, rng: torch.Generator) -> Iterator[Move]:
+        """Yield every move once it is made; ``first`` is the loss of the open network."""
+        if self.variant == "hardened":
+            budget = max(1, int(self.share * sum(tensor.numel() for tensor in tensors.values())))
+            return islice(by_worth(tensors, saliency, beta=self.beta, each=self.each), budget)
         names = [name for name, tensor in tensors.items() if tensor.ndim >= 2]
         names = [names[i] for i in torch.randperm(len(names), generator=rng)[: self.layers].tolist()]
-        first = loss = saliency.loss()
-        for name in names:
-            tensor, (low, high) = tensors[name], band(tensors[name], self.beta)
-            reach, open_ = self.step * float(tensor.detach().max() - tensor.detach().min()), torch.ones(tensor.numel(), dtype=torch.bool)
-            for _ in range(self.per_layer):
-                loss, grads = saliency.gradients(0)
-                if loss > self.target * first:
-                    return {"loss_before": first, "loss_after": loss}
-                flat, grad = tensor.detach().view(-1), grads[name].reshape(-1)
-                j = int((grad.abs() * open_).argmax())
-                flat[j] = min(max(float(flat[j]) + reach * float(grad[j].sign()), low), high)
-                open_[j] = bool(low < float(flat[j]) < high)
-        return {"loss_before": first, "loss_after": saliency.loss()}
-
-    def _hardened(self, tensors: Mapping[str, Tensor], saliency: Saliency) -> dict[str, Any]:
-        """Spend the whole budget, each time on the entry whose way to the edge of its band is worth most to first order."""
-        bands = {name: band(tensor, self.beta if tensor.ndim >= 2 else 0.0) for name, tensor in tensors.items()}
-        moved = {name: torch.zeros(tensor.numel(), dtype=torch.bool) for name, tensor in tensors.items()}
-        budget = max(1, int(self.share * sum(tensor.numel() for tensor in tensors.values())))
-        first = saliency.loss()
-        for number in range(budget):
-            _, grads = saliency.gradients(number)
-            best = max((_best(name, tensors[name], grads[name], bands[name], moved[name]) for name in grads), key=lambda found: found[0])
-            _, name, j, value = best
-            tensors[name].detach().view(-1)[j] = value
-            moved[name][j] = True
-        return {"loss_before": first, "loss_after": saliency.loss()}
+        until = self.target * first
+        return by_layer(tensors, saliency, names=names, count=self.per_layer, step=self.step, beta=self.beta, until=until)
 
     def _key(self, model: nn.Module, locked: nn.Module, before: dict[str, Tensor], after: Mapping[str, Tensor], log: dict[str, Any]) -> Key:
         """Return the key: which entries of which tensors were changed, and their original bits."""
@@ -162,24 +165,13 @@ class AdvParams(ModelLock):
         return opened
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
-        """Return batch statistics measured anew, and training back with few images."""
+        """Return batch statistics measured anew, training back with few images, and the ways to look for the entries that were moved."""
         return (
             Attack("bn-recalibrate", {}, "none"),
             Attack("ftal", {"epochs": 10}, "true"),
-            Attack("ftal", {"lr": 0.001, "epochs": 10}, "true"),
+            Attack("ftal", {"lr": 0.001, "epochs": 10, "optimizer": "adam"}, "true"),
+            Attack("undo-gradient", {}, "true"),
+            Attack("reverse-lock", {}, "true"),
+            Attack("reverse-lock", {"rule": "layer"}, "true"),
+            Attack("fill-outliers", {}, "true"),
         )
-
-
-def band(tensor: Tensor, beta: float) -> tuple[float, float]:
-    """Return the band that a tensor's values may lie in: its own range, ``beta`` of it cut off on both sides."""
-    low, high = (float(value) for value in tensor.detach().aminmax())
-    return low + beta * (high - low), high - beta * (high - low)
-
-
-def _best(name: str, tensor: Tensor, grad: Tensor, limits: tuple[float, float], moved: Tensor) -> tuple[float, str, int, float]:
-    """Return the entry whose move to the edge of its band adds most to the loss, to first order: its worth, name, place and new value."""
-    flat, slope = tensor.detach().reshape(-1), grad.reshape(-1)
-    edge = torch.where(slope > 0, torch.full_like(flat, limits[1]), torch.full_like(flat, limits[0]))
-    worth = ((edge - flat) * slope).masked_fill(moved, -torch.inf)
-    j = int(worth.argmax())
-    return float(worth[j]), name, j, float(edge[j])

@@ -14,6 +14,7 @@ from modelward.attacks.theft.extract_adversarial import ExtractAdversarial
 from modelward.attacks.theft.extract_cross import ExtractCross
 from modelward.attacks.theft.extract_smooth import ExtractSmooth
 from modelward.attacks.theft.extraction import ExtractLabels, ExtractProbabilities
+from modelward.attacks.theft.fill_outliers import FillOutliers
 from modelward.attacks.theft.fine_prune import FinePrune
 from modelward.attacks.theft.finetune import FTAL, FTLL, RTAL, RTLL
 from modelward.attacks.theft.gan_removal import GanRemoval
@@ -28,10 +29,12 @@ from modelward.attacks.theft.push_maps import PushMaps
 from modelward.attacks.theft.quantise import Quantise
 from modelward.attacks.theft.regularise import Regularise
 from modelward.attacks.theft.reparameterise import PermuteNeurons, RescaleNeurons
+from modelward.attacks.theft.reverse_lock import ReverseLock
 from modelward.attacks.theft.scratch import FromScratch
 from modelward.attacks.theft.shift_logits import ShiftLogits
 from modelward.attacks.theft.smooth_labels import SmoothLabels
 from modelward.attacks.theft.transfer import Transfer
+from modelward.attacks.theft.undo_gradient import UndoGradient
 from modelward.attacks.theft.weight_noise import WeightNoise
 from modelward.attacks.theft.weight_shift import WeightShift
 from modelward.attacks.theft.wrap_blur import WrapBlur
@@ -61,6 +64,7 @@ __all__ = [
     "ExtractLabels",
     "ExtractProbabilities",
     "ExtractSmooth",
+    "FillOutliers",
     "FinePrune",
     "FoldNorm",
     "FromScratch",
@@ -78,9 +82,11 @@ __all__ = [
     "RecalibrateNorm",
     "Regularise",
     "RescaleNeurons",
+    "ReverseLock",
     "ShiftLogits",
     "SmoothLabels",
     "Transfer",
+    "UndoGradient",
     "WeightNoise",
     "WeightShift",
     "WrapBlur",

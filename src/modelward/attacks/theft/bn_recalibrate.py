@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modelward.attacks.theft.finetune import WHITE_BOX
 from modelward.core.card import Card
@@ -53,24 +54,36 @@ class RecalibrateNorm(TheftMethod):
     def __post_init__(self) -> None:
         self._require(images=(self.images >= 2, ">= 2"), batch=(self.batch >= 2, ">= 2"))
 
-    @torch.no_grad()
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
         model = private_copy(view.weights).eval()
-        norms = [module for module in model.modules() if isinstance(module, NORMS) and module.running_mean is not None]
-        if not norms:
+        if not norms_of(model):
             raise InputError("this network has no batch normalisation with running statistics; there is nothing to recalibrate")
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # cumulative average
-            norm.train()
         chosen = torch.randperm(len(view.images), generator=rng)[: self.images]
-        parts = [part for part in chosen.split(self.batch) if len(part) > 1]
-        if not parts:
+        used = renew_statistics(model, (view.images.batch(part) for part in chosen.split(self.batch) if len(part) > 1))
+        if not used:
             raise InputError("recalibration needs at least two images")
-        for part in parts:
-            model(view.images.batch(part))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
         trace.steps = 1
-        return Theft(model, view.arch, log={"epochs": 0, "norms": len(norms), "images": sum(map(len, parts))})
+        return Theft(model, view.arch, log={"epochs": 0, "norms": len(norms_of(model)), "images": used})
+
+
+def norms_of(model: nn.Module) -> list[nn.Module]:
+    """Return the batch normalisations of ``model`` that have running statistics."""
+    return [module for module in model.modules() if isinstance(module, NORMS) and module.running_mean is not None]
+
+
+@torch.no_grad()
+def renew_statistics(model: nn.Module, batches: Iterable[Tensor]) -> int:
+    """Average the running statistics of ``model`` anew over image batches (N, C, H, W), in place; return how many images there were."""
+    norms = [module for module in norms_of(model) if isinstance(module, NORMS)]
+    momenta, used = [norm.momentum for norm in norms], 0
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+        norm.train()
+    for part in batches:
+        model(part)
+        used += len(part)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+    return used
