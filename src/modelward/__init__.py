@@ -187,11 +187,11 @@ __all__ = [
     "DeepFool", "DeepMarks", "DetectDivergence", "DetectDuplicates", "DetectOOD", "DetectReconstruction", "Distil", "DummyChannels",
     "Ensemble", "ExtractAdversarial", "ExtractCross", "ExtractLabels", "ExtractProbabilities", "ExtractSmooth",
     "FillOutliers", "FinePrune", "FoldNorm", "FromScratch", "Frontier", "GanRemoval", "HeadSurgery", "IPGuard", "ImageSet", "InFIP", "KnockOff",
-    "Laundering", "ModelwardError", "NeuralCleanse", "Overwrite", "Passport", "PermuteNeurons", "Prune", "PruneFinetune", "PushMaps", "Quantise", "Question", "RandomNoise",
-    "RecalibrateNorm", "Recipe", "Regularise", "RescaleNeurons", "ReverseLock", "ShiftLogits", "SmoothLabels", "Store", "Study", "Suspect", "Transfer",
-    "Uchida", "UndoGradient", "UniversalPerturbation", "Verdict", "WeightNoise", "WeightShift", "WrapBlur", "WrapFlip", "WrapJPEG", "WrapLabel",
-    "WrapLevels", "WrapNoise", "WrapReconstruct", "WrapRound", "WrapSqueeze", "Zhang", "__version__", "audit", "battery", "build",
-    "catalogue", "embedded_model", "find", "fit", "generator", "judge", "load_data", "load_model", "null_zoo", "pretrained", "read_key",
+    "Laundering", "ModelwardError", "NeuralCleanse", "Overwrite", "Passport", "PermuteNeurons", "Prune", "PruneFinetune", "PushMaps", "Quantise",
+    "Question", "RandomNoise", "RecalibrateNorm", "Recipe", "Regularise", "RescaleNeurons", "ReverseLock", "ShiftLogits", "SmoothLabels", "Store",
+    "Study", "Suspect", "Transfer", "Uchida", "UndoGradient", "UniversalPerturbation", "Verdict", "WeightNoise", "WeightShift", "WrapBlur", "WrapFlip",
+    "WrapJPEG", "WrapLabel", "WrapLevels", "WrapNoise", "WrapReconstruct", "WrapRound", "WrapSqueeze", "Zhang", "__version__", "audit", "battery",
+    "build", "catalogue", "embedded_model", "find", "fit", "generator", "judge", "load_data", "load_model", "null_zoo", "pretrained", "read_key",
     "save_model", "scan", "study", "write_key",
 ]
 # fmt: on
