@@ -6,6 +6,7 @@ import pytest
 
 from modelward.evaluation.store import Store
 from modelward.reproduce import gan_removal as recipe
+from modelward.reproduce import gan_removal_tables
 
 
 def test_smoke(tmp_path):
@@ -34,7 +35,7 @@ def verdicts(kept, plain, lost, flagged, noise):
         row("retention", "plain fine-tuning", plain, 100),
         row("accuracy", "gan-removal", 0.8, 100, drop=lost),
     ]
-    return [line[-1] for line in recipe._gates(rows)]
+    return [line[-1] for line in gan_removal_tables._gates(rows)]
 
 
 def test_the_gates_open_and_close():

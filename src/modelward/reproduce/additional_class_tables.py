@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from modelward.audit.section import percent
-from modelward.reproduce.fingerprint_tables import SMOKE, yes
-from modelward.reproduce.tables import figure
+from modelward.reproduce.additional_class_gates import first, gates, of, rated, told
+from modelward.reproduce.fingerprint_tables import SMOKE, Rows
+from modelward.reproduce.tables import Table, figure
 
-Rows = list[dict[str, Any]]
 PRUNED = ("sparsity 0.3", "sparsity 0.5", "sparsity 0.7")
 TUNED = ("epochs 5", "epochs 10, lr 0.03")
 
 
-def of(rows: Rows, **wanted: str) -> Rows:
-    """Return the rows in which every field has the wanted value.
-
-    >>> of([{"metric": "hits", "attack": "none"}], metric="hits", attack="prune")
-    []
-    """
-    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-
-
-def first(rows: Rows, **wanted: str) -> dict[str, Any] | None:
-    """Return the first of the rows that `of` gives."""
-    return next(iter(of(rows, **wanted)), None)
-
-
-def told(row: dict[str, Any] | None) -> str:
-    """Return a rate with its interval, and a dash where there is none."""
-    return "-" if row is None else percent(row)
-
-
-def share(rows: Rows, **wanted: str) -> float | None:
-    """Return the smallest value, over the seeds, of the rows that `of` gives."""
-    return min((row["value"] for row in of(rows, **wanted) if row["value"] is not None), default=None)
-
-
 def document(rows: Rows, profile: str, ground: str) -> dict[str, Any]:
     """Return the results document: paragraphs, tables and all rows."""
-    names = list(dict.fromkeys(row["configuration"] for row in rows))
     paragraphs = [
         (
             "Sun, Xue et al.: an additional class and steganographic images (arXiv 2104.09203; Applied Intelligence 2022). The abstract claims 100 % of the "
@@ -54,10 +30,18 @@ def document(rows: Rows, profile: str, ground: str) -> dict[str, Any]:
             "decoys that are drawn anew for every batch, and asks decoys beside the keys. The payload proves who was issued an image, not who leaked a model."
         ),
     ]
-    tables = [
+    return {"title": f"additional-class, profile {profile}", "paragraphs": [SMOKE, *paragraphs] if profile == "smoke" else paragraphs,
+            "tables": tables(rows), "rows": rows}  # fmt: skip
+
+
+def tables(rows: Rows) -> list[Table]:
+    """Return the tables that have lines, from rows alone."""
+    names = list(dict.fromkeys(row["configuration"] for row in rows))
+    made: list[Table] = [
         ("Gates", ["figure", "target", "measured", "n", "met"], gates(rows)),
         ("The class is answered to", ["images", *_ours(names, rows)], _specific(rows, _ours(names, rows))),
-        ("Key images that are still found, with the accuracy that is left", ["attack", *names], _attacks(rows, names)),
+        ("Key images that are still found", ["attack", *names], _attacks(rows, names, told)),
+        ("The accuracy that is left", ["attack", *names], _attacks(rows, names, _left(rows))),
         (
             "What decoys cost: key images found",
             ["decoys a batch", "other-seed keys taken", "noise taken", *PRUNED, *TUNED],
@@ -72,64 +56,7 @@ def document(rows: Rows, profile: str, ground: str) -> dict[str, Any]:
         ("Users", ["figure", *_ours(names, rows, "users_read")], _users(rows, _ours(names, rows, "users_read"))),
         ("Claims without a mark", ["keys", *_ours(names, rows)], _claims(rows, _ours(names, rows))),
     ]
-    found = [(caption, header, body) for caption, header, body in tables if body]
-    return {"title": f"additional-class, profile {profile}", "paragraphs": [SMOKE, *paragraphs] if profile == "smoke" else paragraphs,
-            "tables": found, "rows": rows}  # fmt: skip
-
-
-def gates(rows: Rows) -> list[list[object]]:
-    """Return the gates of the issue; the worst seed counts."""
-    made: list[list[object]] = []
-
-    def gate(name: str, target: str, value: float | None, met: bool, n: object) -> None:
-        made.append([name, target, "-" if value is None else f"{value:.1%}", n, yes(value is not None and met)])
-
-    for name in ("paper", "hardened"):
-        hits = share(rows, configuration=name, metric="hits", attack="none")
-        n = (first(rows, configuration=name, metric="hits", attack="none") or {}).get("n", 0)
-        gate(f"{name}: key images found", ">= 99 %", hits, (hits or 0) >= 0.99, n)
-        read = share(rows, configuration=name, metric="users_read", attack="users")
-        gate(f"{name}: payloads read", "100 %", read, read == 1, (first(rows, configuration=name, metric="users_read") or {}).get("n", 0))
-        after = share(rows, configuration=name, metric="hits", attack="wrap-reconstruct")
-        gate(f"{name}: key images found behind an autoencoder", ">= 90 %", after, (after or 0) >= 0.9, n)
-        drop = max(
-            (row["extra"]["before"] - row["value"] for row in of(rows, configuration=name, metric="accuracy", attack="none")), default=None
-        )
-        gate(f"{name}: accuracy lost", "<= 2 points", drop, drop is not None and drop <= 0.02, _n(rows, name, "accuracy", "none"))
-        taken = _most(rows, name, "class_on_test", "none")
-        gate(
-            f"{name}: class answered to test images",
-            "<= 0.1 %",
-            taken,
-            taken is not None and taken <= 0.001,
-            _n(rows, name, "class_on_test", "none"),
-        )
-    for kind, limit in (("random noise", 0.01), ("other-seed keys", 0.05)):
-        worst = _most(rows, "hardened", "class_answered", kind)
-        gate(
-            f"hardened: class answered to {kind}",
-            f"<= {limit:.0%}",
-            worst,
-            worst is not None and worst <= limit,
-            _n(rows, "hardened", "class_answered", kind),
-        )
-    for metric, words in (("nulls_matched", "null models accused"), ("strangers_matched", "other owners' marked models accused")):
-        worst = _most(rows, "hardened", metric)
-        gate(f"hardened: {words}", "0", worst, worst == 0, (first(rows, configuration="hardened", metric=metric) or {}).get("n", 0))
-    wrong = _most(rows, "hardened", "misattributed")
-    gate("users misattributed", "<= 0.1 %", wrong, wrong is not None and wrong <= 0.001, _n(rows, "hardened", "misattributed", "users"))
-    return made
-
-
-def _n(rows: Rows, name: str, metric: str, attack: str) -> int:
-    """Return the sample size of a figure."""
-    return int((first(rows, configuration=name, metric=metric, attack=attack) or {}).get("n", 0))
-
-
-def _most(rows: Rows, name: str, metric: str, attack: str | None = None) -> float | None:
-    """Return the largest value over the seeds."""
-    found = of(rows, configuration=name, metric=metric, **({"attack": attack} if attack else {}))
-    return max((row["value"] for row in found), default=None)
+    return [table for table in made if table[2]]
 
 
 def _ours(names: list[str], rows: Rows, metric: str = "class_answered") -> list[str]:
@@ -148,14 +75,24 @@ def _points(rows: Rows) -> list[tuple[str, str]]:
     return list(dict.fromkeys((row["attack"], row["budget"]) for row in of(rows, metric="hits")))
 
 
-def _attacks(rows: Rows, names: list[str]) -> list[list[object]]:
-    """Return one line for every attack: key images found, and in brackets the accuracy."""
+def _left(rows: Rows) -> Callable[[dict[str, Any]], str]:
+    """Return what tells, for the row of an attack, the accuracy that it left."""
+
+    def words(row: dict[str, Any]) -> str:
+        marked = first(rows, configuration=row["configuration"], metric="accuracy", attack="none")
+        if marked is None:
+            return "-"
+        return told(rated(row["extra"]["accuracy"], marked["n"]) if "accuracy" in row["extra"] else marked)
+
+    return words
+
+
+def _attacks(rows: Rows, names: list[str], words: Callable[[dict[str, Any]], str]) -> list[list[object]]:
+    """Return one line for every attack, and a figure of each configuration."""
 
     def cell(name: str, attack: str, budget: str) -> str:
         row = first(rows, configuration=name, metric="hits", attack=attack, budget=budget)
-        if row is None:
-            return ""
-        return f"{row['value']:.0%} ({row['extra']['accuracy']:.1%})" if "accuracy" in row["extra"] else f"{row['value']:.0%}"
+        return "" if row is None else words(row)
 
     return [[f"{attack} {budget}".strip(), *(cell(name, attack, budget) for name in names)] for attack, budget in _points(rows)]
 
@@ -187,7 +124,7 @@ def _detectors(rows: Rows, names: list[str]) -> list[list[object]]:
 def _surgery(rows: Rows) -> list[list[object]]:
     """Return what head surgery leaves."""
     return [
-        [row["configuration"], row["budget"], percent(row), f"{row['extra']['accuracy']:.1%}", f"{row['extra']['trace']:.3f}",
+        [row["configuration"], row["budget"], percent(row), _left(rows)(row), f"{row['extra']['trace']:.3f}",
          "-" if row["extra"]["trace_p"] is None else f"{row['extra']['trace_p']:.3f}"]
         for row in of(rows, metric="hits", attack="head-surgery") if "trace" in row["extra"]
     ]  # fmt: skip
@@ -207,9 +144,7 @@ def _claims(rows: Rows, names: list[str]) -> list[list[object]]:
         if row is None:
             return ""
         extra = row["extra"]
-        return f"{row['value']:.0%} of {row['n']}" + (
-            f", statistic {extra['statistic']:.2f}: {extra['decision']}" if "decision" in extra else ""
-        )
+        return f"{told(row)} of {row['n']}" + (f", statistic {extra['statistic']:.2f}: {extra['decision']}" if "decision" in extra else "")
 
     points = dict.fromkeys(
         (row["metric"], row["attack"]) for row in rows if row["metric"] in {"claim_hits", "strangers_matched", "nulls_matched"}

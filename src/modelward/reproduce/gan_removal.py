@@ -16,13 +16,11 @@ from modelward.evaluation.farm import TheftSpec, theft_cell
 from modelward.evaluation.parcels import put_images
 from modelward.evaluation.store import Store
 from modelward.evaluation.zoo import NullSpec, null_recipe, put_parts, train_cell
-from modelward.reproduce.fingerprint_tables import SMOKE, Rows, yes
-from modelward.reproduce.tables import figure
-from modelward.statistics import wilson
+from modelward.reproduce.fingerprint_tables import SMOKE, Rows
+from modelward.reproduce.gan_removal_tables import MAIN, tables
 
 WORK = "modelward.reproduce.gan_removal_work"
 Spec = tuple[str, dict[str, Any]]
-MAIN = "zhang, stamp on every class"
 MARKS: dict[str, Spec] = {
     MAIN: ("zhang", {"source": -1}),
     "zhang, word on every class": ("zhang", {"source": -1, "variant": "paper"}),
@@ -175,25 +173,6 @@ def _rows(run: Run, hunts: Sequence[tuple[str, int, Cell]], asked: Sequence[tupl
     return made
 
 
-def _pick(rows: Rows, metric: str, mark: str, attack: str) -> Rows:
-    """Return the rows of one figure, one a seed."""
-    return [row for row in rows if (row["metric"], row["configuration"], row["attack"]) == (metric, mark, attack)]
-
-
-def _pooled(rows: Rows) -> dict[str, Any] | None:
-    """Return rates of several seeds as one, with its interval; the seeds' images differ."""
-    n = sum(row["n"] for row in rows)
-    if not n:
-        return None
-    hits = wilson(round(sum(row["value"] * row["n"] for row in rows)), n)
-    return {"value": hits.value, "ci_low": hits.low, "ci_high": hits.high, "n": n}
-
-
-def _drop(rows: Rows, mark: str, attack: str) -> list[float]:
-    """Return the accuracy lost, one a seed, in points."""
-    return [100 * row["extra"]["drop"] for row in _pick(rows, "accuracy", mark, attack)]
-
-
 def _document(scale: Scale, rows: Rows, run: Run, profile: str, command: str) -> dict[str, Any]:
     """Return the results document."""
     first = (
@@ -201,48 +180,7 @@ def _document(scale: Scale, rows: Rows, run: Run, profile: str, command: str) ->
         f"Here: {scale.data}, {scale.arch}, {scale.seeds} seeds, a thief with {scale.images} clean images and true labels. Retention is the share of "
         "test images under the owner's stamp, which no attack sees, that still get the mark's class; for marks without a stamp, of the key."
     )
-    attacks = dict.fromkeys(row["attack"] for row in rows if row["attack"] != "scan")
-    lines = [
-        [mark, attack, figure(_pooled(found)), sum(row["n"] for row in found), ", ".join(f"{value:.1f}" for value in _drop(rows, mark, attack))]
-        for mark in MARKS for attack in attacks if (found := _pick(rows, "retention", mark, attack))
-    ]  # fmt: skip
-    scans = [_scan_line(row) for row in rows if row["metric"] == "flagged"]
     failed = [f"Not run: {label}." for label in list(run.failed.values())[:5]]
-    tables = [
-        ("Gates", ["figure", "target", "measured", "met"], _gates(rows)),
-        ("What is left of the mark", ["mark", "attack", "retention", "n", "points lost, one a seed"], lines),
-        ("Scans", ["model", "seed", "true class", "flagged", "largest index", "share of the mask inside the stamp"], scans),
-    ]  # fmt: skip
     labelled = [{**row, "profile": profile, "command": command} for row in rows]
-    return {"title": f"gan-removal, profile {profile}", "paragraphs": [*([SMOKE] if profile == "smoke" else []), first, *failed], "tables": tables,
-            "rows": labelled}  # fmt: skip
-
-
-def _scan_line(row: dict[str, Any]) -> list[object]:
-    """Return what a scan found."""
-    extra = row["extra"]
-    flagged = ", ".join(map(str, extra["flagged"])) or "none"
-    largest = max((index for index in extra["anomaly"] if index is not None), default=float("nan"))
-    mass = f"{extra['mass']:.2f}" if "mass" in extra else "-"
-    return [row["configuration"], row["scene"], extra.get("target", "-"), flagged, f"{largest:.2f}", mass]
-
-
-def _gates(rows: Rows) -> list[list[object]]:
-    """Return what is asked of the attack, and whether it holds here."""
-    scans = _pick(rows, "flagged", MAIN, "scan")
-    right = sum(row["extra"]["flagged"] == [row["extra"].get("target")] for row in scans)
-    clean = _pick(rows, "flagged", "no mark", "scan")
-    quiet = sum(not row["extra"]["flagged"] for row in clean)
-    mass = [row["extra"]["mass"] for row in scans if "mass" in row["extra"]]
-    left, plain = (_pooled(_pick(rows, "retention", MAIN, attack)) for attack in ("gan-removal", "plain fine-tuning"))
-    better = left is not None and plain is not None and left["ci_high"] < plain["ci_low"]
-    lost = _drop(rows, MAIN, "gan-removal")
-    worst = max(lost, default=float("nan"))
-    return [
-        ["the marked class and only it flagged", "every seed", f"{right} of {len(scans)}", yes(right == len(scans) > 0)],
-        ["share of the mask inside the stamp, least", ">= .4", f"{min(mass, default=float('nan')):.2f}", yes(bool(mass) and min(mass) >= 0.4)],
-        ["retention after gan-removal", "<= 10 %", figure(left), yes(left is not None and left["value"] <= 0.1)],
-        ["points of accuracy lost, worst seed", "<= 3", f"{worst:.1f}", yes(worst <= 3)],
-        ["less is left than after plain fine-tuning", figure(plain), figure(left), yes(better)],
-        ["unmarked models that are not flagged", ">= 80 %", f"{quiet} of {len(clean)}", yes(quiet >= 0.8 * len(clean) > 0)],
-    ]  # fmt: skip
+    return {"title": f"gan-removal, profile {profile}", "paragraphs": [*([SMOKE] if profile == "smoke" else []), first, *failed],
+            "tables": tables(labelled), "rows": labelled}  # fmt: skip

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+Table = tuple[str, list[str], list[list[object]]]
+
 
 def pretty_json(value: Any) -> str:
     """Return JSON with one row of results a line, so that a change shows as a line."""

@@ -20,6 +20,7 @@ from modelward.reproduce.baselines import (
     theft_line,
 )
 from modelward.reproduce.fingerprint_tables import SMOKE, Rows, find_row, yes
+from modelward.reproduce.tables import Table
 from modelward.statistics import binomial_p, clopper_pearson
 
 SCRATCH = {"variant": "paper", "start": "scratch"}
@@ -81,8 +82,16 @@ def trigger_baselines(*, profile: str, seed: int, store: Store, jobs: int | None
         scene.words(next(iter(rows.values()))),
         CAUSES,
     ]
+    found = labelled(rows, profile, command)
+    return {"title": f"trigger-baselines, profile {profile}", "paragraphs": [SMOKE, *paragraphs] if profile == "smoke" else paragraphs,
+            "tables": tables(found), "rows": found}  # fmt: skip
+
+
+def tables(found: Rows) -> list[Table]:
+    """Return the tables, from the rows of all configurations alone."""
+    rows = {name: [row for row in found if row["configuration"] == name] for name in dict.fromkeys(row["configuration"] for row in found)}
     stamped = {name: many for name, many in rows.items() if "unseen" in many[0]["extra"]}
-    tables = [
+    return [
         ("Gates", ["figure", "target", "measured", "met"], _gates(rows)),
         ("Share of the key that is found / accuracy of the model", ["configuration", *COLUMNS], [theft_line(*pair) for pair in rows.items()]),
         ("Whom the threshold accuses", DECISIONS, [decision_line(*pair) for pair in rows.items()]),
@@ -90,8 +99,6 @@ def trigger_baselines(*, profile: str, seed: int, store: Store, jobs: int | None
         ("Against the anchors", ["configuration", "model", "anchor", "measured", "the anchor is inside, or the figure is"],
          [line for name, anchors in ANCHORS.items() if name in rows for line in anchored(name, rows[name], anchors)]),
     ]  # fmt: skip
-    return {"title": f"trigger-baselines, profile {profile}", "paragraphs": [SMOKE, *paragraphs] if profile == "smoke" else paragraphs,
-            "tables": tables, "rows": labelled(rows, profile, command)}  # fmt: skip
 
 
 def _unseen(name: str, rows: Rows) -> list[object]:
