@@ -108,8 +108,17 @@ class ModelLock(LockMethod, ABC):
             raise InputError(message)
         with frozen(locked):
             made = self._issue(locked, key, user, secret=secret, rng=rng)
-        named = replace(made, facts={**made.facts, "user": user})
-        return replace(named, tensors={**named.tensors, TAG: _tag(named, secret)})
+        return tagged(made, user, secret)
+
+    def stripped(self, locked: nn.Module) -> nn.Module | None:
+        """Return the network that is left to whoever cuts the lock out of the file; ``None`` where there is nothing to cut out."""
+        del locked
+        return None
+
+    def stealth(self, model: nn.Module, locked: nn.Module, key: Key, images: ImageSet) -> Mapping[str, float]:
+        """Return by what the lock could be noticed, by unit: ``{"dB": 31.0}`` of changed images, ``{"auc": 0.6}`` of ranking changed entries."""
+        del model, locked, key, images
+        return {}
 
     @abstractmethod
     def _lock(self, model: nn.Module, data: ImageSet, *, secret: bytes | None, rng: torch.Generator) -> tuple[nn.Module, Key]:
@@ -123,6 +132,12 @@ class ModelLock(LockMethod, ABC):
         """Return what a user's key holds; the owner's key as it is, unless a lock has something of the user's own."""
         del locked, user, secret, rng
         return key
+
+
+def tagged(key: Key, user: str, secret: bytes) -> Key:
+    """Return a key that says whose it is, with the tag that only the holder of the user's secret can make."""
+    named = replace(key, facts={**key.facts, "user": user})
+    return replace(named, tensors={**named.tensors, TAG: _tag(named, secret)})
 
 
 def issued_to(key: Key, secret: bytes) -> str:
