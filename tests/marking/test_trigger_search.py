@@ -127,6 +127,17 @@ def test_the_shell_flags_with_its_exit_code_and_its_files(nets, tmp_path, capsys
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_scan_that_fails_leaves_no_folder_and_takes_none_that_was_there(tmp_path):
+    new, old, full = tmp_path / "a" / "b", tmp_path / "old", tmp_path / "full"
+    old.mkdir()
+    full.mkdir()
+    (full / "note.txt").write_text("mine")
+    for folder in (new, old, full):
+        assert main(["scan", "--data", "no-such-set", "--quiet", "--out", str(folder)]) != 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "old"]
+    assert (full / "note.txt").read_text() == "mine"
+
+
 def test_the_caller_sees_no_change_and_batch_norm_learns_nothing(scarred, untouched, parts):
     with untouched(scarred):
         for kind in KINDS:

@@ -40,14 +40,14 @@ def scan(
         raise UsageError("a scan has the profiles smoke, quick and full")
     with working(options):
         from modelward.audit.scanning import scan_model, write_scan
-        from modelward.report import ready
+        from modelward.report import prepared
 
-        folder = None if options.out is None else ready(options.out)
-        question = ask(options, model=model, arch=arch, data=data, trained_on=None, size=size, convention=convention)
-        document = scan_model(question, kind=kind, count=count, gate=gate)
-        told = {key: value for key, value in document.items() if key not in {"report", "shown"}}
-        if folder is not None:
-            told = write_scan(document, folder) | {"folder": folder}
+        with prepared(options.out) as folder:
+            question = ask(options, model=model, arch=arch, data=data, trained_on=None, size=size, convention=convention)
+            document = scan_model(question, kind=kind, count=count, gate=gate)
+            told = {key: value for key, value in document.items() if key not in {"report", "shown"}}
+            if folder is not None:
+                told = write_scan(document, folder) | {"folder": folder}
     if options.as_json:
         emit("scan", told)
     else:

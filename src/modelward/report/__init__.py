@@ -1,5 +1,5 @@
 """Rows made readable: one HTML file that works offline, prints well, dark and light, and the JSON it came from."""
 
-from modelward.report.page import ready, render, write
+from modelward.report.page import prepared, ready, render, write
 
-__all__ = ["ready", "render", "write"]
+__all__ = ["prepared", "ready", "render", "write"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,33 @@ def ready(folder: Path) -> Path:
         message = f"{folder} cannot be written; choose another folder with --out"
         raise StoreError(message)
     return folder
+
+
+@contextlib.contextmanager
+def prepared(folder: Path | None) -> Iterator[Path | None]:
+    """Make ``folder`` before any work is done, as `ready` does; when the work fails, take away what was made and is still empty.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     with contextlib.suppress(StoreError), prepared(Path(place, "a", "b")) as folder:
+    ...         raise StoreError("no")
+    ...     Path(place, "a").exists()
+    False
+    """
+    if folder is None:
+        yield None
+        return
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    ready(folder)
+    try:
+        yield folder
+    except BaseException:
+        for place in new:  # the innermost first; what holds anything stays, and what holds it
+            with contextlib.suppress(OSError):
+                place.rmdir()
+        raise
 
 
 def write(document: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
