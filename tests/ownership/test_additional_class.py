@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from modelward.attacks.theft import HeadSurgery
-from modelward.core.errors import FormatError, InputError, UsageError
+from modelward.core.errors import AccessError, FormatError, InputError, UsageError
 from modelward.core.guard import predict
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.rng import generator
+from modelward.core.suspect import Suspect
 from modelward.core.verdict import Decision
 from modelward.core.view import AttackerView
 from modelward.imaging.codecs import roundtrip
@@ -25,6 +26,8 @@ from modelward.keys.registry import Registry
 from modelward.marking.decoys import family, noise
 from modelward.models import Net
 from modelward.ownership.additional_class import AdditionalClass
+from modelward.ownership.admission import UNKNOWN
+from modelward.ownership.specificity import rates as rates_of
 
 SECRET, OTHER = b"4" * 32, b"5" * 32
 SIZE = {"count": 80, "epochs": 25, "batch": 32, "lr": 0.05}
@@ -103,7 +106,7 @@ def test_a_key_forged_with_the_weights_matches_and_is_not_committed(world: World
 def test_decoys_are_asked_and_taken_off(world: World) -> None:
     method, model, key = world.hardened
     observed = method.observe(model, key)
-    hits, rates = method._rates(observed, key)
+    hits, rates = rates_of(observed.tensors["answers"], key)
     assert observed.queries == len(method.probes(key)) == 80 + method.checks
     answers = observed.tensors["answers"].clone()
     answers[80:] = 3  # a detector of all that is odd
@@ -144,6 +147,36 @@ def test_users_are_read_and_admitted_and_nobody_else(world: World, tmp_path: Pat
     assert "revoked" in method.read(issued[0], key, registry=registry).reason
     with pytest.raises(InputError, match="as it was issued"):
         method.read(issued[0][:, :4], key)
+
+
+def test_answers_are_withheld_from_all_but_users_with_an_active_grant(world: World, tmp_path: Path) -> None:
+    method, model, key = world.hardened
+    registry = Registry(tmp_path / "users.sqlite", create=True)
+    digests = [hashlib.sha256(name.encode()).hexdigest() for name in NAMES]
+    requests = [Request(NAMES[0], digests[0]), Request(NAMES[1], digests[1], "2020-01-31")]
+    registry.issue(requests, purpose="additional-class", generation=1)
+    registry.issue([Request(NAMES[2], digests[2])], purpose="adi", generation=1)  # a grant for something else
+    ann, bob, cy = roundtrip(method.issue(key, NAMES), "png")
+    images = world.test.batch(slice(0, 8))
+    first = method.admit(model, ann, key, registry=registry)
+    assert first
+    assert (first.user, first.reason) == ("ann", "")
+    assert torch.equal(first.labels(images), Suspect.of_model(model).labels(images))
+    bare, clean = ann & 254, method._carrier(key).write(world.test.pixels[:1], ["ann"], [0])[0]
+    for image, net, words in (
+        (bob, model, "is expired since 2020-01-31"), (cy, model, ""), (bare, model, ""), (clean, model, UNKNOWN), (ann, world.source, UNKNOWN)
+    ):  # fmt: skip
+        refused = method.admit(net, image, key, registry=registry)
+        assert not refused
+        assert (refused.user, refused.grant) == (None, None)
+        assert words in refused.reason
+        assert refused.reason
+        with pytest.raises(AccessError, match="withheld"):
+            refused.labels(images)
+    registry.revoke("ann")
+    with pytest.raises(AccessError, match=r"withheld: the grant of user ann .* is revoked"):
+        first.labels(images)
+    assert "revoked" in method.admit(model, ann, key, registry=registry).reason
 
 
 def test_a_payload_in_the_class_is_not_enough_and_the_class_without_a_payload_neither(world: World) -> None:

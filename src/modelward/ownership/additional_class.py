@@ -25,9 +25,10 @@ from modelward.marking.decoys import decoy_companions, draw_decoys, family
 from modelward.marking.embedding import embed, fresh_copy
 from modelward.marking.heads import widen_head
 from modelward.marking.payload import CODECS, KINDS, Payload, Reading, state_of
+from modelward.ownership.admission import Admission, admitted
 from modelward.ownership.issuing import OWNER, answered, carrier_of, issue_images, keys_of, read_image
 from modelward.ownership.mark import Mark
-from modelward.ownership.specificity import Trace, decoy_words, trace_of
+from modelward.ownership.specificity import Trace, decoy_words, rates, trace_of
 from modelward.ownership.triggering import TRIGGER, TriggerMethod, towards
 
 TARGETS, GATE = ("uniform", "own"), 0.05
@@ -160,19 +161,8 @@ class AdditionalClass(TriggerMethod):
         keys_of(key)
         return super()._observe(suspect, key)
 
-    def _rates(self, observed: Observation, key: Key) -> tuple[float, list[float]]:
-        """Return the share of key images that were answered with the class, and that of each kind of decoys."""
-        labels, kinds = key.tensor("labels"), key.tensor("kinds")
-        answers = observed.tensors["answers"]
-        if answers.shape != (len(labels) + len(kinds),):
-            message = f"{len(labels)} key images and {len(kinds)} decoys need as many labels, got {tuple(answers.shape)}"
-            raise InputError(message)
-        hits = (answers[: len(labels)] == labels).double().mean()
-        taken = answers[len(labels) :] == labels[0]
-        return float(hits), [float(taken[kinds == kind].double().mean()) for kind in kinds.unique().tolist()]
-
     def _score(self, observed: Observation, key: Key) -> float:
-        hits, taken = self._rates(observed, key)
+        hits, taken = rates(observed.tensors["answers"], key)
         return 1 - max(0.0, hits - max(taken, default=0.0))
 
     def _null_rate(self, scores: Sequence[float], key: Key) -> float:
@@ -187,7 +177,7 @@ class AdditionalClass(TriggerMethod):
     def _judge(self, observed: Observation, key: Key) -> Verdict:
         keys, verdict = keys_of(key), super()._judge(observed, key)
         method = type(self)(**key.fact(dict, "settings"))
-        notes = [decoy_words(*method._rates(observed, key), key), str(method.trace(observed, key)), ISSUED]  # noqa: SLF001
+        notes = [decoy_words(*rates(observed.tensors["answers"], key), key), str(method.trace(observed, key)), ISSUED]
         died = state_of(self._carrier(key), keys, key.tensor("written"))
         before = key.fact(float, "more_outputs")
         had = f"The model had {before:g} outputs more than classes before it was marked: it carried a mark already." if before else ""
@@ -229,6 +219,15 @@ class AdditionalClass(TriggerMethod):
         """Return the user to whom an image was issued that the network knows too, or ``None``: payload, MAC, grant and class must all hold."""
         found = self.read(image, key, users=users, registry=registry).user
         return found if found is not None and answered(suspect, image, int(key.tensor("labels")[0])) else None
+
+    def admit(self, suspect: Suspect | nn.Module, image: Tensor, key: Key, *, registry: Registry) -> Admission:
+        """Return whether the user who shows an image (C, H, W), uint8, may use a model, with the reason where not.
+
+        The payload must name a user, the user hold an active grant for ``additional-class``, and the model answer the additional class. An
+        `Admission` gives the model's labels as long as that grant holds, and withholds them otherwise.
+        """
+        found = self.read(image, key, registry=registry)
+        return admitted(suspect, found, image, int(key.tensor("labels")[0]), registry, self.card.name)
 
     def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         """Return keys moved into an extra output that the model has; where it has none there is nothing to forge."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modelward.core.errors import InputError
 from modelward.core.key import Key
 from modelward.marking.decoys import KINDS
 from modelward.statistics import rank_p
@@ -78,6 +79,17 @@ def trace_of(answers: Tensor, shown: Tensor, classes: int) -> Trace:
     distance = chi_square(torch.bincount(within, minlength=classes), own)
     nulls = [chi_square(counts, own) for counts in others]
     return Trace(distance, rank_p(distance, nulls) if nulls else None, len(within))
+
+
+def rates(answers: Tensor, key: Key) -> tuple[float, list[float]]:
+    """Return the share of key images that were answered with the class, and that of each kind of decoys, from labels (N,)."""
+    labels, kinds = key.tensor("labels"), key.tensor("kinds")
+    if answers.shape != (len(labels) + len(kinds),):
+        message = f"{len(labels)} key images and {len(kinds)} decoys need as many labels, got {tuple(answers.shape)}"
+        raise InputError(message)
+    hits = (answers[: len(labels)] == labels).double().mean()
+    taken = answers[len(labels) :] == labels[0]
+    return float(hits), [float(taken[kinds == kind].double().mean()) for kind in kinds.unique().tolist()]
 
 
 def likelihood_ratio(hits: int, keys: int, taken: int, decoys: int) -> float:
