@@ -39,9 +39,13 @@ class Row:
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+GUARD = {"users": 4, "nulls": 32, "steps": 40, "seeds": 16, "bits": 8, "epochs": 1}
 ROWS = (
     Row("advparams", {"variant": "paper", "per_layer": 40, "images": 64, "target": 1e6}),
     Row("advparams", {"variant": "hardened", "share": 0.02, "images": 64}),
+    Row("activeguard", {"variant": "paper", **GUARD}),
+    Row("activeguard", {"variant": "hardened", "mode": "layer", **GUARD}),
+    Row("activeguard", {"variant": "hardened", "mode": "bound", "share": 0.02, "images": 64, **GUARD}),
 )
 OURS = {name: cls for name, cls in catalogue().items() if issubclass(cls, ModelLock) and cls.__module__.startswith("modelward.")}
 NUMBERS = [pytest.param(number, id=f"{row.name}{number}-{row.fields.get('variant')}") for number, row in enumerate(ROWS)]
@@ -136,11 +140,10 @@ def test_half_a_key_and_a_key_of_another_build_open_nothing(case: Case, victim: 
     with pytest.raises(InputError, match="made by 'someone-else'"):
         case.method.unlock(case.locked, dataclasses.replace(case.key, method="someone-else"))
     for name, tensor in case.key.tensors.items():
-        if len(tensor) > 1:
+        changed = [tensor[:-1], tensor.flip(0)] if len(tensor) > 1 else []
+        for other in (other for other in changed if not torch.equal(other, tensor)):  # equal entries are the same in any order
             with pytest.raises(InputError):
-                case.method.unlock(case.locked, dataclasses.replace(case.key, tensors={**case.key.tensors, name: tensor[:-1]}))
-            with pytest.raises(InputError):
-                case.method.unlock(case.locked, dataclasses.replace(case.key, tensors={**case.key.tensors, name: tensor.flip(0)}))
+                case.method.unlock(case.locked, dataclasses.replace(case.key, tensors={**case.key.tensors, name: other}))
 
 
 @every

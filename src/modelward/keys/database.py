@@ -21,6 +21,10 @@ GRANTS = Table(
     Column("issued", Text, nullable=False), Column("expires", Text), Column("revoked", Text), Column("secret_digest", String(64), nullable=False),
     Column("key_digest", String(64)), Column("key_file", Text), UniqueConstraint("purpose", "number", "generation"),
 )  # fmt: skip
+ATTEMPTS = Table(  # younger than the file's version: made when it is first written to
+    "attempts", _META, Column("purpose", String(64), primary_key=True), Column("user", String(64), primary_key=True),
+    Column("count", Integer, nullable=False),
+)  # fmt: skip
 NOTES = Table("notes", _META, Column("name", String(64), primary_key=True), Column("value", Text, nullable=False))
 
 

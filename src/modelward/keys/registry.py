@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateTable
@@ -18,7 +18,7 @@ from sqlalchemy.schema import CreateTable
 from modelward.core.errors import FormatError, InputError, UsageError
 from modelward.io.atomic import claim_file
 from modelward.io.files import one_line
-from modelward.keys.database import GRANTS, MARK, NOTES, VERSION, explained, open_file, require_ours
+from modelward.keys.database import ATTEMPTS, GRANTS, MARK, NOTES, VERSION, explained, open_file, require_ours
 from modelward.keys.grants import ACTIVE, REVOKED, Grant, Request, require_name
 
 PATIENCE = 30.0
@@ -178,6 +178,28 @@ class Registry:
             message = f"the grant of user {user} for {purpose} is {newest.state()} since {when}"
             raise InputError(message)
         return newest
+
+    def attempt(self, user: str, purpose: str, *, most: int) -> int:
+        """Count an attempt of a user to come in and return its number, from 1; raises `InputError` when ``most`` failed since the last `pardon`.
+
+        It is counted before it is judged, in one transaction: two processes never let more than ``most`` guesses through.
+        """
+        ours = (ATTEMPTS.c.user == user) & (ATTEMPTS.c.purpose == purpose)
+        with self._connected("written", write=True) as connection:
+            connection.execute(CreateTable(ATTEMPTS, if_not_exists=True))
+            count = int(connection.execute(select(ATTEMPTS.c.count).where(ours)).scalar() or 0)
+            if count >= most:
+                message = f"user {user} is locked out of {purpose} after {count} failed attempts; the owner lifts that by Registry.pardon"
+                raise InputError(message)
+            row = {"purpose": purpose, "user": user, "count": count + 1}
+            connection.execute(insert(ATTEMPTS).prefix_with("OR REPLACE"), [row])
+        return count + 1
+
+    def pardon(self, user: str, purpose: str) -> None:
+        """Forget a user's failed attempts: one came in after all, or the owner says so."""
+        with self._connected("written", write=True) as connection:
+            connection.execute(CreateTable(ATTEMPTS, if_not_exists=True))
+            connection.execute(delete(ATTEMPTS).where(ATTEMPTS.c.user == user, ATTEMPTS.c.purpose == purpose))
 
     def notes(self) -> Mapping[str, str]:
         """Return what the registry remembers of itself: ``backup``, the time of its last backup."""

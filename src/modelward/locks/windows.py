@@ -101,7 +101,7 @@ def place(nulls: Tensor, *, width: float, guard: float, keep: int) -> Tensor:
 
     Examples
     --------
-    >>> nulls = torch.tensor([[0.0, 0.41], [0.0, 0.42]])  # p = .6
+    >>> nulls = torch.tensor([[0.0, 0.2], [0.0, 0.21]])  # p = .55
     >>> found = place(nulls, width=0.1, guard=0.05, keep=6)
     >>> found[:, 1:].sigmoid().mul(100).round()[-1].tolist(), len(found)
     ([50.0, 60.0], 6)

@@ -1,0 +1,118 @@
+"""The owner's bits in the weights of one layer, for when a lock has failed (Uchida et al., ICMR 2017, arXiv 1701.04082)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modelward.core.errors import InputError
+from modelward.core.guard import private_copy
+from modelward.core.images import ImageSet
+from modelward.core.key import Key
+from modelward.core.rng import forked
+from modelward.core.verdict import Decision, Verdict
+from modelward.keys.derive import derive
+from modelward.marking.weights import BitPenalty, find_layer, message_bits, projection
+from modelward.statistics import binomial_p, rank_p, required_matches, upper_bound
+from modelward.training import Recipe, fit
+from modelward.training.extras import Extras
+
+SIGNIFICANCE, LEVEL, LEAST_NULLS = 1e-6, 0.05, 20
+ROUNDS = 6
+CAVEATS = (
+    "Bits in weights say whose a key is only when a dated commitment fixed the key before the suspect came out.",
+    "The bits do not survive extraction: they lie in the weights, not in the answers.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watermark:
+    """Bits drawn from a secret, taught to the mean filter of one layer by a short fine-tuning.
+
+    Parameters
+    ----------
+    bits
+        how many; 0 leaves the network as it is.
+    lam, epochs, lr
+        weight of the bits in the loss, and the fine-tuning; it is repeated until every bit is right, a few times at most.
+
+    Examples
+    --------
+    >>> from modelward import embedded_model, generator, load_data
+    >>> images = load_data("fashion-mini").test.take(slice(0, 256))
+    >>> mark = Watermark(bits=32)
+    >>> net, facts = mark.embed(embedded_model().model, images, b"0" * 32, rng=generator(0))
+    >>> mark.errors(net, facts, b"0" * 32), mark.errors(embedded_model().model, facts, b"0" * 32) > 0.2
+    (0.0, True)
+    """
+
+    bits: int = 64
+    lam: float = 0.2
+    epochs: int = 3
+    lr: float = 0.02
+
+    def embed(self, model: nn.Module, data: ImageSet, secret: bytes, *, rng: torch.Generator) -> tuple[nn.Module, dict[str, Any]]:
+        """Return a copy that carries the bits, and where they lie.
+
+        Raises
+        ------
+        InputError
+            when no layer has room, or the bits do not take.
+        """
+        made = private_copy(model)
+        if not self.bits:
+            return made.eval(), {}
+        name, layer = find_layer(made, bits=self.bits)
+        facts = {"layer": name, "width": layer.weight[0].numel(), "bits": self.bits}
+        penalty = self._penalty(facts, secret)
+        recipe = Recipe(epochs=self.epochs, batch=64, lr=self.lr, schedule="cosine", precision="fp32")
+        for _ in range(ROUNDS):
+            with forked(rng):
+                fit(made, data.pixels, data.labels, recipe, rng=rng, extras=Extras(penalty=penalty), task="watermark")
+            if bool((penalty.read(made) == penalty.bits).all()):
+                return made.eval(), facts
+        message = f"{self.bits} bits do not take in layer {name} of this network; embed fewer, or raise lam or epochs"
+        raise InputError(message)
+
+    def _penalty(self, facts: dict[str, Any], secret: bytes) -> BitPenalty:
+        """Return the bits with their matrix, which hangs on the bits: nobody picks a matrix for a message."""
+        count, width = int(facts["bits"]), int(facts["width"])
+        own = derive(secret, "watermark")
+        bits = message_bits("", count, own)
+        matrix = projection(own, count, width, "orthonormal", bound="".join(map(str, bits.tolist())))
+        return BitPenalty(str(facts["layer"]), matrix, bits, self.lam)
+
+    def errors(self, suspect: nn.Module, facts: dict[str, Any], secret: bytes) -> float:
+        """Return the share of wrong bits of a suspect, .5 for a network that has nothing to do with the owner's."""
+        penalty = self._penalty(facts, secret)
+        wrong: Tensor = penalty.read(suspect) != penalty.bits
+        return float(wrong.double().mean())
+
+    def verdict(self, suspect: nn.Module, key: Key, secret: bytes, nulls: Sequence[nn.Module]) -> Verdict:
+        """Return what the bits say of a suspect.
+
+        The p-value ranks the suspect among ``nulls``, independent networks with that layer; the binomial over bits stands beside it. With
+        fewer than 20 of them the verdict is "undecided".
+        """
+        facts = key.fact(dict, "watermark")
+        if not facts:
+            raise InputError("this key's network was locked without bits in its weights (bits=0); there is nothing to verify")
+        found, count = self.errors(suspect, facts, secret), int(facts["bits"])
+        others = [self.errors(null, facts, secret) for null in nulls]
+        wanted = required_matches(count, 0.5, SIGNIFICANCE)
+        threshold = -1.0 if wanted is None else 1 - wanted / count  # -1: so few bits prove nothing
+        accused = sum(error <= threshold for error in others)
+        p = rank_p(found, others) if others else None
+        enough = len(others) >= LEAST_NULLS and p is not None
+        stolen = found <= threshold and p is not None and p <= LEVEL
+        decision = Decision.UNDECIDED if not enough else Decision.STOLEN if stolen else Decision.NOT_STOLEN
+        return Verdict(
+            decision=decision, method=key.method, variant=key.variant, statistic_name=f"bit error rate (of {count})", statistic=found,
+            threshold=threshold, p_value=p, nulls=len(others), false_claims=accused, false_claim_trials=len(others),
+            false_claim_bound=upper_bound(accused, len(others)) if others else None, queries=0, access="weights", caveats=CAVEATS,
+            parametric_p=binomial_p(round((1 - found) * count), count, 0.5),
+        )  # fmt: skip
