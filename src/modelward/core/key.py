@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -69,7 +70,7 @@ class Key:
                 raise FormatError(message)
             found = found[step]
         word, known = KINDS[kind]
-        if not isinstance(found, known) or isinstance(found, bool) > (kind is bool):
+        if not isinstance(found, known) or isinstance(found, bool) > (kind is bool) or (kind is float and not _finite(found)):
             message = f"{'.'.join(path)!r} of this {self.method} key is no {word}: {REMEDY}"
             raise FormatError(message)
         return cast("T", found)
@@ -85,3 +86,11 @@ class Key:
     def calibrated(self) -> bool:
         """True when null models stand behind the key."""
         return bool(self.facts.get("calibrated", False))
+
+
+def _finite(number: Any) -> bool:
+    """Return whether a number is finite, and within every float's reach if it is whole."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False

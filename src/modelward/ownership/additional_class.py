@@ -176,7 +176,7 @@ class AdditionalClass(TriggerMethod):
 
     def _judge(self, observed: Observation, key: Key) -> Verdict:
         keys, verdict = keys_of(key), super()._judge(observed, key)
-        method = type(self)(**key.fact(dict, "settings"))
+        method = self.enrolled(key)
         notes = [decoy_words(*rates(observed.tensors["answers"], key), key), str(method.trace(observed, key)), ISSUED]
         died = state_of(self._carrier(key), keys, key.tensor("written"))
         before = key.fact(float, "more_outputs")
@@ -190,7 +190,7 @@ class AdditionalClass(TriggerMethod):
 
     def _carrier(self, key: Key) -> Payload:
         """Return what writes and reads the payloads of ``key``."""
-        method = type(self)(**key.fact(dict, "settings"))
+        method = self.enrolled(key)
         return carrier_of(key, method.payload, method.codec)
 
     def issue(self, key: Key, users: Sequence[str]) -> Tensor:
@@ -210,7 +210,7 @@ class AdditionalClass(TriggerMethod):
         registry
             its users must hold an active grant for ``additional-class``.
         """
-        known = [*users, type(self)(**key.fact(dict, "settings")).user or OWNER]
+        known = [*users, self.enrolled(key).user or OWNER]
         return read_image(self._carrier(key), image, known, registry, self.card.name)
 
     def authenticate(

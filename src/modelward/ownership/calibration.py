@@ -58,13 +58,13 @@ class Calibration:
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Calibration:
         """Read the calibration back from a key; raises `FormatError` when it makes no sense."""
-        held = tuple(_numbers(facts.get(name), name) for name in ("nulls", "holdout", "thieves"))
-        (alpha,) = _numbers([facts.get("alpha")], "alpha")
+        held = tuple(finite_numbers(facts.get(name), name) for name in ("nulls", "holdout", "thieves"))
+        (alpha,) = finite_numbers([facts.get("alpha")], "alpha")
         ceiling = facts.get("ceiling")
         if not 0 < alpha < 1:
             message = f"the calibration in this key has alpha = {alpha}, outside (0, 1): {REMEDY}"
             raise FormatError(message)
-        return cls(held[0], held[1], held[2], alpha, None if ceiling is None else _numbers([ceiling], "ceiling")[0])
+        return cls(held[0], held[1], held[2], alpha, None if ceiling is None else finite_numbers([ceiling], "ceiling")[0])
 
     def threshold(self, variant: str) -> float | None:
         """Return the largest statistic still called stolen, or ``None`` when there are too few null models.
@@ -102,7 +102,7 @@ class Calibration:
         )  # fmt: skip
 
 
-def _numbers(found: Any, name: str) -> tuple[float, ...]:
+def finite_numbers(found: Any, name: str) -> tuple[float, ...]:
     """Return the finite numbers that a key holds under ``name``."""
     try:
         good = isinstance(found, list | tuple) and all(
@@ -111,6 +111,6 @@ def _numbers(found: Any, name: str) -> tuple[float, ...]:
     except OverflowError:  # an integer beyond every float
         good = False
     if not good:
-        message = f"{name!r} in the calibration of this key is missing, or no finite number: {REMEDY}"
+        message = f"{name!r} of this key is missing, or no finite number: {REMEDY}"
         raise FormatError(message)
     return tuple(float(item) for item in found)

@@ -22,7 +22,7 @@ from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Verdict
 from modelward.imaging.quantise import to_uint8
 from modelward.models.relevance import named
-from modelward.ownership.calibration import MIN_CALIBRATION, Calibration
+from modelward.ownership.calibration import MIN_CALIBRATION, Calibration, finite_numbers
 from modelward.ownership.heatmaps import centred, headless, heat, lower_limit, lower_tail, structural
 from modelward.ownership.probes import MIN_PROBES
 from modelward.ownership.relevance_probes import chosen
@@ -76,7 +76,7 @@ class InFIP(OwnershipMethod):
     >>> method = InFIP(count=20)
     >>> _, key = method.protect(source, images, rng=generator(0))
     >>> verdict = method.verify(source, key)
-    >>> abs(round(verdict.statistic, 4)), verdict.decision.value, key.tensors["maps"].shape
+    >>> abs(round(verdict.statistic, 4)), verdict.decision.value, key.tensor("maps").shape
     (0.0, 'undecided', torch.Size([1, 20, 28, 28]))
     """
 
@@ -200,17 +200,17 @@ class InFIP(OwnershipMethod):
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
         method = self.enrolled(key)
-        pixels = key.tensors["probes"]
+        pixels = key.tensor("probes")
         suspect.queries += len(pixels)
-        return Observation(Access.WEIGHTS, {"maps": method._heat(suspect.model, pixels, key.tensors["labels"])})  # noqa: SLF001
+        return Observation(Access.WEIGHTS, {"maps": method._heat(suspect.model, pixels, key.tensor("labels"))})  # noqa: SLF001
 
     def similarity(self, observed: Observation, key: Key) -> Tensor:
         """Return how alike the suspect's and the owner's maps are, (R, N): a number a rule and probe, 1 for equal maps."""
-        own, other = key.tensors["maps"], observed.tensors["maps"]
+        own, other = key.tensor("maps"), observed.tensors["maps"]
         if own.shape != other.shape or not bool(torch.isfinite(other).all()):
             message = f"maps of shape {tuple(own.shape)} are compared, the suspect's have {tuple(other.shape)}, or are not finite"
             raise InputError(message)
-        return structural(own, other) if key.variant == "paper" else centred(own, other, key.tensors["null"])
+        return structural(own, other) if key.variant == "paper" else centred(own, other, key.tensor("null"))
 
     def _bounded(self, calibration: Calibration) -> Calibration:
         """Add the ceiling of the hardened variant."""
@@ -219,12 +219,12 @@ class InFIP(OwnershipMethod):
         return replace(calibration, ceiling=lower_limit(calibration.nulls, self.significance))
 
     def _judge(self, observed: Observation, key: Key) -> Verdict:
-        alike = self.similarity(observed, key)
-        calibration = Calibration.of(key.facts["scores"]["maps"])
-        rules = ", ".join(f"{rule} {float(1 - values.mean()):.4f}" for rule, values in zip(key.facts["rules"], alike, strict=True))
+        method, alike = self.enrolled(key), self.similarity(observed, key)
+        calibration = Calibration.of(key.fact(dict, "scores", "maps"))
+        rules = ", ".join(f"{rule} {float(1 - values.mean()):.4f}" for rule, values in zip(method._rules, alike, strict=True))  # noqa: SLF001
         notes = [f"By rule: {rules}."] if len(alike) > 1 else []
         limit = calibration.threshold(key.variant)
-        if limit is not None and any(score <= limit for score in key.facts["random last layer"]):
+        if limit is not None and any(score <= limit for score in finite_numbers(key.fact(list, "random last layer"), "random last layer")):
             notes.append(FAITHLESS)
         enough = len(calibration.nulls) >= FEWEST
         chance = lower_tail(float(1 - alike.mean()), calibration.nulls) if enough else None

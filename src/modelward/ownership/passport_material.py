@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from modelward.ownership.weighing import bits_in, secret_of
 
 KINDS = ("flat", "random", "image", "shuffle")
 DRAWN = ("flat", "random")
+WIDEST = 4096  # channels and pixels a side of a passport
 Means = list[tuple[Tensor, Tensor]]
 
 
@@ -53,11 +54,11 @@ def mean_passports(
         raise InputError(
             "this key brings passports of its own; they come from the secret and the message, or anybody could make some that fit"
         )
-    gates = [Gate(str(conv), str(norm)) for conv, norm in facts["gates"]]
+    gates, shapes = layout(facts)
     bits = bits_in(tensors, int(facts["signs"]))
     bound = "" if own else "".join(map(str, bits.tolist()))
     made: Means = []
-    for index, (gate, shape) in enumerate(zip(gates, facts["shapes"], strict=True)):
+    for index, (gate, shape) in enumerate(zip(gates, shapes, strict=True)):
         conv = conv_of(model, gate)
         pair = [_passport(tensors, index, name, shape, bound, kind) for name in ("scale", "shift")]
         if pair[0].shape[0] != conv.in_channels:
@@ -65,6 +66,31 @@ def mean_passports(
             raise InputError(message)
         made.append((patch_means(conv, pair[0]), patch_means(conv, pair[1])))
     return gates, made
+
+
+def layout(facts: Mapping[str, Any]) -> tuple[list[Gate], list[tuple[int, int, int]]]:
+    """Return the gates of a key and the shapes (c, h, w) of their passports; raises `FormatError` when it does not tell them, or how many signs it has.
+
+    >>> layout({"gates": [["a", "b"]], "shapes": [[3, 4, 4]], "signs": 8})
+    ([Gate(conv='a', norm='b')], [(3, 4, 4)])
+    """
+    gates, shapes, signs = (facts.get(name) for name in ("gates", "shapes", "signs"))
+    if not (
+        _rows(gates, 2, lambda name: isinstance(name, str))
+        and _rows(shapes, 3, lambda side: type(side) is int and 1 <= side <= WIDEST)
+        and len(gates) == len(shapes)
+        and type(signs) is int
+    ):
+        message = f"this passport key does not tell where its passports go and how large they are: {REMEDY}"
+        raise FormatError(message)
+    return [Gate(conv, norm) for conv, norm in gates], [(c, h, w) for c, h, w in shapes]
+
+
+def _rows(found: Any, width: int, good: Callable[[Any], bool]) -> TypeGuard[list[list[Any]]]:
+    """Return whether these are rows of ``width`` good entries."""
+    return isinstance(found, list | tuple) and all(
+        isinstance(row, list | tuple) and len(row) == width and all(map(good, row)) for row in found
+    )
 
 
 def _passport(tensors: Mapping[str, Tensor], index: int, name: str, shape: Sequence[int], bound: str, kind: str) -> Tensor:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modelward.core.errors import InputError
-from modelward.core.key import Key
+from modelward.core.errors import FormatError, InputError
+from modelward.core.key import REMEDY, Key
 from modelward.marking.decoys import KINDS
 from modelward.statistics import rank_p
 
@@ -66,12 +66,20 @@ def trace_of(answers: Tensor, shown: Tensor, classes: int) -> Trace:
     classes
         K, of the task.
 
+    Raises
+    ------
+    FormatError
+        when ``shown`` holds other classes.
+
     Examples
     --------
     >>> shown = torch.tensor([[0, 0, 1], [2, 2, 2], [1, 1, 2]])
     >>> trace_of(torch.tensor([0, 1, 0]), shown, 3)
     Trace(distance=0.0, p=0.3333333333333333, n=3)
     """
+    if not len(shown) or int(shown.max()) >= classes:
+        message = f"this key names {classes} classes, and its models answered others: {REMEDY}"
+        raise FormatError(message)
     within = answers[(answers >= 0) & (answers < classes)]
     own, *others = (torch.bincount(labels, minlength=classes) for labels in shown)
     if not len(within):
