@@ -141,7 +141,7 @@ def rows_of(tried: Attempts, run: Run) -> Iterator[dict[str, Any]]:
         row = done.rows[0]
         alone = scratch.rows[0] if scratch else None
         extra = {
-            "group": spec.group, "log": row["extra"]["log"], "images": spec.fields.get("images"),
+            "group": spec.group, "log": row["extra"]["log"], "fields": dict(spec.fields), "images": spec.fields.get("images"),
             "from_scratch": alone["value"] if alone else None, "from_scratch_ci": [alone["ci_low"], alone["ci_high"]] if alone else None,
         }  # fmt: skip
         yield {**row, **told, "metric": "recovered", "extra": extra, "seconds": done.seconds}

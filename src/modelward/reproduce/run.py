@@ -19,6 +19,7 @@ from modelward.core.nearest import nearest
 from modelward.evaluation.store import Store
 from modelward.io.atomic import write_text
 from modelward.reproduce.additional_class import additional_class
+from modelward.reproduce.advparams import advparams
 from modelward.reproduce.fingerprints import fingerprints
 from modelward.reproduce.gan_removal import gan_removal
 from modelward.reproduce.infip import infip
@@ -30,6 +31,7 @@ from modelward.reproduce.weight_baselines import weight_baselines
 Recipe = Callable[..., dict[str, Any]]
 RECIPES: dict[str, Recipe] = {
     "additional-class": additional_class,
+    "advparams": advparams,
     "fingerprints": fingerprints,
     "gan-removal": gan_removal,
     "infip": infip,

@@ -1,0 +1,236 @@
+"""Tables of the recipe `advparams`, made from its rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import comb, log2
+from typing import Any
+
+from modelward.reproduce.fingerprint_tables import Rows, yes
+from modelward.reproduce.tables import Table, figure
+from modelward.statistics import wilson
+
+CLASSES = 10
+Found = dict[str, Any] | None
+
+
+def pick(rows: Rows, metric: str, **wanted: Any) -> Rows:
+    """Return the rows of one figure; ``wanted`` names further fields."""
+    return [row for row in rows if row["metric"] == metric and all(row.get(name) == value for name, value in wanted.items())]
+
+
+def pooled(rows: Iterable[dict[str, Any]]) -> Found:
+    """Return rates over several seeds as one, with its interval.
+
+    >>> row = pooled([{"value": 0.5, "n": 10}, {"value": 1.0, "n": 10}, {"value": None, "n": 0}])
+    >>> row["value"], row["n"]
+    (0.75, 20)
+    """
+    known = [row for row in rows if row["n"]]
+    n = sum(row["n"] for row in known)
+    if not n:
+        return None
+    found = wilson(round(sum(row["value"] * row["n"] for row in known)), n)
+    return {"value": found.value, "ci_low": found.low, "ci_high": found.high, "n": n}
+
+
+def tables(rows: Rows) -> list[Table]:
+    """Return all tables of the results."""
+    made = [
+        ("Gates", ["figure", "target", "measured", "n", "met"], _gates(rows)),
+        ("The locks", ["architecture", "variant", "original", "locked", "same moves at random places", "opened", "entries, of all parameters",
+                       "keys of random content that open"], _locks(rows)),
+        ("Accuracy over the share of the parameters that is moved", ["architecture", "variant", "budget", "locked", "recalibrated, 400 images",
+                                                                     *(f"{o}, {i} images: fine-tuned / from scratch" for i, o in _budgets(rows))],
+         _curve(rows)),
+        ("Who knows the method", ["architecture", "variant", "attempt", "settings", "accuracy", "n"], _battery(rows)),
+        ("Pruning", ["architecture", "variant", *(f"{share / 10:g}" for share in range(1, 10))], _pruning(rows)),
+        ("Parts of the key", ["architecture", "variant", *_fractions(rows)], _partial(rows)),
+        ("Two builds compared", ["architecture", "variant", "places in common", "told by the difference", "of those moved in one build alone",
+                                 "told wrongly", "accuracy of the merged build", "key of the other build"], _builds(rows)),
+        ("Do the entries stick out? AUC of ranking by distance from the median",
+         ["architecture", "variant", "AUC", "AUC of the same entries before", "median z", "largest z", "largest z of the others"], _outliers(rows)),
+    ]  # fmt: skip
+    return [table for table in made if table[2]]
+
+
+def _kinds(rows: Rows) -> list[tuple[str, str]]:
+    """Return architectures with variants, in order."""
+    return list(dict.fromkeys((row["arch"], row["configuration"]) for row in rows))
+
+
+def _headline(rows: Rows, arch: str, variant: str) -> Rows:
+    """Return the rows of a variant at the headline's budget: the paper's one, and half a percent."""
+    return [row for row in rows if (row["arch"], row["configuration"]) == (arch, variant) and row["budget_share"] in {None, 0.005}]
+
+
+def _gates(rows: Rows) -> list[list[object]]:
+    """Return what was asked for, and what came out."""
+    lines: list[list[object]] = []
+    for arch, variant in _kinds(rows):
+        mine, name = _headline(rows, arch, variant), f"{arch}, {variant}"
+        original, locked = pooled(pick(mine, "original")), pooled(pick(mine, "unauthorised"))
+        if original is None or locked is None:
+            continue
+        most = 1 / CLASSES + (0.15 if variant == "paper" else 0.05)
+        entries = pick(mine, "entries")
+        share = max(row["extra"]["share"] for row in entries)
+        lines.append([f"{name}: accuracy without the key", f"<= {most:.2f}", figure(locked), locked["n"], yes(locked["value"] <= most)])
+        limit = 0.001 if variant == "paper" else 0.005
+        lines.append(
+            [f"{name}: share of the parameters, largest", f"<= {limit:.1%}", f"{share:.3%}", len(entries), yes(share <= limit * 1.05)]
+        )
+        control = pooled(pick(mine, "random_places"))
+        if control and variant == "paper":
+            lost = original["value"] - control["value"]
+            lines.append(
+                [f"{name}: points lost by the same moves at random places", "<= 3", f"{100 * lost:.1f}", control["n"], yes(lost <= 0.03)]
+            )
+        again = pooled(pick(mine, "recovered", attack="bn-recalibrate"))
+        if again and variant == "hardened":
+            target = 0.6 * original["value"]
+            lines.append(
+                [
+                    f"{name}: recalibrated",
+                    f"<= 60 % of the original, {target:.2f}",
+                    figure(again),
+                    again["n"],
+                    yes(again["value"] <= target),
+                ]
+            )
+        for metric, words in (
+            ("restored", "opened byte for byte"),
+            ("inside_band", "changed entries inside the band"),
+            ("refused", "wrong keys refused"),
+        ):
+            found = pick(mine, metric)
+            total = sum(row["n"] for row in found)
+            held = round(sum(row["value"] * row["n"] for row in found))
+            lines.append([f"{name}: {words}", "all", f"{held} of {total}", total, yes(held == total > 0)])
+        counted = [row["extra"]["changed"] == row["value"] for row in entries]
+        lines.append([f"{name}: key as long as the change", "all", f"{sum(counted)} of {len(counted)}", len(counted), yes(all(counted))])
+    return lines
+
+
+def _locks(rows: Rows) -> list[list[object]]:
+    """Return the accuracies of each lock, pooled over seeds, each seed's locked one behind it."""
+    lines: list[list[object]] = []
+    for arch, variant in _kinds(rows):
+        mine = _headline(rows, arch, variant)
+        locked, entries = pick(mine, "unauthorised"), pick(mine, "entries")
+        each = ", ".join(f"{row['value']:.2f}" for row in locked)
+        counts = ", ".join(f"{row['value']:.0f} ({row['extra']['share']:.3%})" for row in entries)
+        controls = [row["value"] for row in pick(mine, "random_places")]
+        spread = f"; {min(controls):.2f} to {max(controls):.2f}" if controls else ""
+        lines.append([arch, variant, figure(pooled(pick(mine, "original"))), f"{figure(pooled(locked))}; {each}",
+                      f"{figure(pooled(pick(mine, 'random_places')))}{spread}", figure(pooled(pick(mine, "authorised"))), counts,
+                      figure(pooled(pick(mine, "guessed_keys_open")))])  # fmt: skip
+    return lines
+
+
+def _budgets(rows: Rows) -> list[tuple[int, str]]:
+    """Return the thief's budgets: images and optimizer."""
+    trained = pick(rows, "recovered", attack="ftal")
+    return sorted({(row["extra"]["images"], _setting(row, "optimizer")) for row in trained}, key=lambda pair: (pair[1] != "sgd", pair[0]))
+
+
+def _setting(row: dict[str, Any], name: str) -> Any:
+    """Return a setting of a theft."""
+    return row["extra"]["fields"][name]
+
+
+def _curve(rows: Rows) -> list[list[object]]:
+    """Return locked, recalibrated and fine-tuned accuracy for every budget; training from scratch beside the latter."""
+    lines: list[list[object]] = []
+    for arch, variant in _kinds(rows):
+        mine = [row for row in rows if (row["arch"], row["configuration"]) == (arch, variant)]
+        for share in sorted({row["budget_share"] or 0.0 for row in mine}):
+            here = [row for row in mine if (row["budget_share"] or 0.0) == share]
+            cells: list[object] = [arch, variant, f"{share:.1%}" if share else "as found"]
+            cells += [figure(pooled(pick(here, "unauthorised"))), figure(pooled(pick(here, "recovered", attack="bn-recalibrate")))]
+            lines.append(cells + [_beside(here, images, optimizer) for images, optimizer in _budgets(rows)])
+    return lines
+
+
+def _beside(rows: Rows, images: int, optimizer: str) -> str:
+    """Return the best of the rates, seed by seed, fine-tuned and from scratch, pooled over the seeds."""
+    found = [
+        row
+        for row in pick(rows, "recovered", attack="ftal")
+        if row["extra"]["images"] == images and _setting(row, "optimizer") == optimizer
+    ]
+    tuned, alone = [], []
+    for scene in sorted({row["scene"] for row in found}):
+        known = [row for row in found if row["scene"] == scene and row["n"]]
+        if known:
+            tuned.append(max(known, key=lambda row: row["value"]))
+            alone += [max(({"value": row["extra"]["from_scratch"], "n": row["n"]} for row in known if row["extra"]["from_scratch"] is not None),
+                          key=lambda row: row["value"], default={"value": None, "n": 0})]  # fmt: skip
+    return f"{figure(pooled(tuned))} / {figure(pooled(alone))}" if tuned else "diverged" if found else "-"
+
+
+def _battery(rows: Rows) -> list[list[object]]:
+    """Return how far those who know the method came."""
+    lines: list[list[object]] = []
+    for arch, variant in _kinds(rows):
+        for row in pick(_headline(rows, arch, variant), "recovered"):
+            known = row["extra"].get("group")
+            if known and row["attack"] not in {"ftal", "prune", "bn-recalibrate"}:
+                lines.append([arch, variant, known, row.get("budget", ""), figure(row), row["n"]])
+    return lines
+
+
+def _pruning(rows: Rows) -> list[list[object]]:
+    """Return the accuracy of pruned locked models."""
+    lines: list[list[object]] = []
+    for arch, variant in _kinds(rows):
+        found = {round(_setting(row, "sparsity"), 1): row for row in pick(_headline(rows, arch, variant), "recovered", attack="prune")}
+        if found:
+            lines.append([arch, variant, *(figure(found.get(round(tenths / 10, 1))) for tenths in range(1, 10))])
+    return lines
+
+
+def _fractions(rows: Rows) -> list[str]:
+    """Return the fractions of a key that were tried."""
+    return sorted({row["budget"] for row in pick(rows, "partial_key")}, key=float)
+
+
+def _partial(rows: Rows) -> list[list[object]]:
+    """Return the accuracy over the share of right entries, pooled over draws and seeds."""
+    return [
+        [arch, variant, *(figure(pooled(pick(mine, "partial_key", budget=fraction))) for fraction in _fractions(rows))]
+        for arch, variant in _kinds(rows)
+        if pick(mine := _headline(rows, arch, variant), "partial_key")
+    ]
+
+
+def _builds(rows: Rows) -> list[list[object]]:
+    """Return what two builds give away."""
+    lines: list[list[object]] = []
+    for arch, variant in _kinds(rows):
+        mine = _headline(rows, arch, variant)
+        if pick(mine, "overlap"):
+            shown = [figure(pooled(pick(mine, metric))) for metric in ("overlap", "revealed", "revealed_unshared", "false_alarms")]
+            merged = figure(pooled(pick(mine, "recovered", attack="two builds merged")))
+            lines.append([arch, variant, *shown, merged, figure(pooled(pick(mine, "cross_key")))])
+    return lines
+
+
+def _outliers(rows: Rows) -> list[list[object]]:
+    """Return how well the entries are told from others, one line a seed."""
+    lines: list[list[object]] = []
+    for arch, variant in _kinds(rows):
+        mine = _headline(rows, arch, variant)
+        for after, before in zip(pick(mine, "outlier_auc", attack="locked"), pick(mine, "outlier_auc", attack="original"), strict=True):
+            values = (after["extra"][name] for name in ("median", "largest", "largest of the others"))
+            lines.append([arch, variant, figure(after), figure(before), *(f"{value:.1f}" for value in values)])
+    return lines
+
+
+def guesses(parameters: int, entries: int) -> float:
+    """Return how many bits it takes to name ``entries`` places among ``parameters``; the values come on top.
+
+    >>> round(guesses(78_000, 70))
+    807
+    """
+    return log2(comb(parameters, entries))
