@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         GanRemoval,
         HeadSurgery,
         KnockOff,
+        LabelRemap,
         Laundering,
         NeuralCleanse,
         Overwrite,
@@ -94,7 +95,7 @@ if TYPE_CHECKING:
     from modelward.evaluation.zoo import null_zoo
     from modelward.io.endpoint import Asking
     from modelward.keys import read_key, write_key
-    from modelward.locks import AdvParams
+    from modelward.locks import ActiveGuard, AdvParams, DatasetLock, SampleLock
     from modelward.marking.scanning import scan
     from modelward.models import Convention, build, load_model, save_model
     from modelward.models.embedded import embedded_model
@@ -110,7 +111,7 @@ _HOMES = {
     "modelward.attacks.theft": (
         "Overwrite", "FTAL", "FTLL", "RTAL", "RTLL", "AdversarialFinetune", "CastWeights", "Combined", "DetectDivergence", "DetectDuplicates",
         "DetectOOD", "DetectReconstruction", "Distil", "DummyChannels", "Ensemble", "ExtractAdversarial", "ExtractCross", "ExtractLabels",
-        "ExtractProbabilities", "ExtractSmooth", "FillOutliers", "FinePrune", "FoldNorm", "FromScratch", "GanRemoval", "HeadSurgery", "KnockOff",
+        "ExtractProbabilities", "ExtractSmooth", "FillOutliers", "FinePrune", "FoldNorm", "FromScratch", "GanRemoval", "HeadSurgery", "KnockOff", "LabelRemap",
         "Laundering", "NeuralCleanse", "PermuteNeurons", "Prune", "PruneFinetune", "PushMaps", "Quantise", "RecalibrateNorm", "Regularise",
         "RescaleNeurons", "ReverseLock", "ShiftLogits", "SmoothLabels", "Transfer", "UndoGradient", "WeightNoise", "WeightShift", "WrapBlur",
         "WrapFlip", "WrapJPEG", "WrapLabel", "WrapLevels", "WrapNoise", "WrapReconstruct", "WrapRound", "WrapSqueeze",
@@ -161,7 +162,9 @@ _HOMES = {
         "scan",
     ),
     "modelward.locks": (
+        "ActiveGuard",
         "AdvParams",
+        "DatasetLock", "SampleLock",
     ),
     "modelward.models": (
         "Convention", "build", "load_model", "save_model",
@@ -183,12 +186,12 @@ _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BIM", "CAE", "DIM", "EWE", "FGSM", "FTAL", "FTLL", "MIM", "PGD", "RTAL", "RTLL", "SAC", "SACJC", "SIM", "SITIDIM", "TIM",
-    "AdditionalClass", "Adi", "AdvParams", "AdversarialFinetune", "Asking", "AttackerView", "CarliniWagner", "CastWeights", "Combined", "Convention",
-    "DeepFool", "DeepMarks", "DetectDivergence", "DetectDuplicates", "DetectOOD", "DetectReconstruction", "Distil", "DummyChannels",
+    "ActiveGuard", "AdditionalClass", "Adi", "AdvParams", "AdversarialFinetune", "Asking", "AttackerView", "CarliniWagner", "CastWeights", "Combined", "Convention",
+    "DatasetLock", "DeepFool", "DeepMarks", "DetectDivergence", "DetectDuplicates", "DetectOOD", "DetectReconstruction", "Distil", "DummyChannels",
     "Ensemble", "ExtractAdversarial", "ExtractCross", "ExtractLabels", "ExtractProbabilities", "ExtractSmooth",
-    "FillOutliers", "FinePrune", "FoldNorm", "FromScratch", "Frontier", "GanRemoval", "HeadSurgery", "IPGuard", "ImageSet", "InFIP", "KnockOff",
+    "FillOutliers", "FinePrune", "FoldNorm", "FromScratch", "Frontier", "GanRemoval", "HeadSurgery", "IPGuard", "ImageSet", "InFIP", "KnockOff", "LabelRemap",
     "Laundering", "ModelwardError", "NeuralCleanse", "Overwrite", "Passport", "PermuteNeurons", "Prune", "PruneFinetune", "PushMaps", "Quantise",
-    "Question", "RandomNoise", "RecalibrateNorm", "Recipe", "Regularise", "RescaleNeurons", "ReverseLock", "ShiftLogits", "SmoothLabels", "Store",
+    "Question", "RandomNoise", "RecalibrateNorm", "Recipe", "Regularise", "RescaleNeurons", "ReverseLock", "SampleLock", "ShiftLogits", "SmoothLabels", "Store",
     "Study", "Suspect", "Transfer", "Uchida", "UndoGradient", "UniversalPerturbation", "Verdict", "WeightNoise", "WeightShift", "WrapBlur", "WrapFlip",
     "WrapJPEG", "WrapLabel", "WrapLevels", "WrapNoise", "WrapReconstruct", "WrapRound", "WrapSqueeze", "Zhang", "__version__", "audit", "battery",
     "build", "catalogue", "embedded_model", "find", "fit", "generator", "judge", "load_data", "load_model", "null_zoo", "pretrained", "read_key",

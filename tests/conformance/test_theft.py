@@ -104,6 +104,7 @@ ROWS = (
     still("wrap-flip"),
     still("wrap-round", decimals=1),
     still("wrap-label"),
+    Row("label-remap", {"images": 40}, random=False),
     unasked("wrap-reconstruct", coder_epochs=1),
     unasked("detect-reconstruction", coder_epochs=1),
     unasked("detect-divergence", coder_epochs=1),

@@ -20,6 +20,7 @@ from modelward.attacks.theft.finetune import FTAL, FTLL, RTAL, RTLL
 from modelward.attacks.theft.gan_removal import GanRemoval
 from modelward.attacks.theft.head_surgery import HeadSurgery
 from modelward.attacks.theft.knockoff import KnockOff
+from modelward.attacks.theft.label_remap import LabelRemap
 from modelward.attacks.theft.laundering import Laundering
 from modelward.attacks.theft.neural_cleanse import NeuralCleanse
 from modelward.attacks.theft.overwrite import Overwrite
@@ -71,6 +72,7 @@ __all__ = [
     "GanRemoval",
     "HeadSurgery",
     "KnockOff",
+    "LabelRemap",
     "Laundering",
     "NeuralCleanse",
     "Overwrite",
