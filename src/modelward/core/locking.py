@@ -217,6 +217,8 @@ class DataLock(LockMethod, ABC):
         InputError
             for images that the surrogate cannot take, or that are locked already.
         """
+        if isinstance(images, LockedImages):
+            raise InputError("these images are locked already; unlock them first, or lock the originals")
         require_finite(surrogate)
         if not len(images):
             raise InputError("no images to lock")
