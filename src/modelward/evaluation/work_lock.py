@@ -59,7 +59,8 @@ def lock(job: Job) -> Outcome:
     same = state_digest(opened) == state_digest(victim)
     found.append(rate("restored", int(same), 1, extra={"exact": method.exact}))
     told = {"method": method.card.name, "variant": method.variant, "seed": job.seed, "data": test.name}
-    packed = pack_key(key, locked)
+    rest = method.stripped(locked)
+    packed = pack_key(key, locked if rest is None else rest)  # thieves begin with what is left when the lock is cut out
     return Outcome([{**row.as_json(), **told} for row in found], packed.arrays, packed.facts)
 
 

@@ -18,6 +18,7 @@ from modelward.core.errors import UsageError
 from modelward.core.nearest import nearest
 from modelward.evaluation.store import Store
 from modelward.io.atomic import write_text
+from modelward.reproduce.activeguard import activeguard
 from modelward.reproduce.additional_class import additional_class
 from modelward.reproduce.advparams import advparams
 from modelward.reproduce.fingerprints import fingerprints
@@ -30,6 +31,7 @@ from modelward.reproduce.weight_baselines import weight_baselines
 
 Recipe = Callable[..., dict[str, Any]]
 RECIPES: dict[str, Recipe] = {
+    "activeguard": activeguard,
     "additional-class": additional_class,
     "advparams": advparams,
     "fingerprints": fingerprints,
