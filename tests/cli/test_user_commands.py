@@ -80,7 +80,7 @@ def test_no_secret_is_printed(users, shell):
         (("issue", "zhang", "--user", "../x"), 4, "a name has"),
         (("issue", "zhang", "--user", "x", "--expires", "soon"), 4, "a day is written as"),
         (("issue", "zhang", "--user", "ann"), 4, "has a grant for zhang already"),
-        (("issue", "pgd", "--user", "x"), 4, "proves no ownership"),
+        (("issue", "pgd", "--user", "x"), 4, "has no keys to issue"),
         (("issue", "zhang", "--user", "x", "--master", "none.json"), 2, "there is no master secret"),
         (("issue", "zhang", "--user", "x", "--set", "user=me"), 4, "is set for each user"),
         (("revoke", "eve"), 2, "there is no user 'eve'"),

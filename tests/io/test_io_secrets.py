@@ -11,6 +11,7 @@ import zipfile
 from collections import OrderedDict
 
 import numpy as np
+import pyrage
 import pytest
 import torch
 
@@ -181,3 +182,22 @@ def test_a_bad_line_is_named_by_its_number(tmp_path):
     path.write_text("file,label\n\n\na.png,1\nb.png\n")
     with pytest.raises(FormatError, match="line 5"):
         tables.read_answers_csv(path, ["a.png", "b.png"])
+
+
+def test_a_busy_machine_is_asked_again_before_a_file_of_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, whole, asked = age.encrypt(b"mine", passphrase=age.Secret("open sesame")), pyrage.passphrase.decrypt, []
+
+    def busy(given: bytes, passphrase: str) -> bytes:
+        asked.append(passphrase)
+        if len(asked) < 4:
+            raise pyrage.DecryptError("Excessive work parameter for passphrase.")
+        return whole(given, passphrase)
+
+    monkeypatch.setattr(age, "PAUSE", 0)
+    monkeypatch.setattr(pyrage.passphrase, "decrypt", busy)
+    assert age.decrypt(data, passphrase=age.Secret("open sesame")) == b"mine"
+    assert len(asked) == 4
+    asked.clear()
+    monkeypatch.setattr(age, "TRIES", 2)
+    with pytest.raises(FormatError, match="more work to open than this machine can spend now"):
+        age.decrypt(data, passphrase=age.Secret("open sesame"))

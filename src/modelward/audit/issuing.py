@@ -12,8 +12,11 @@ from typing import Any
 import torch
 
 from modelward.audit.enrolment import Protected, ownership
+from modelward.core.catalogue import find
 from modelward.core.errors import InputError, StoreError, UsageError
+from modelward.core.families import OwnershipMethod
 from modelward.core.key import Key
+from modelward.core.locking import LockMethod
 from modelward.io.age import Secret
 from modelward.keys import read_key, write_key
 from modelward.keys.files import key_digest
@@ -22,7 +25,7 @@ from modelward.keys.master import Master, secret_digest
 from modelward.keys.registry import Registry
 from modelward.models import save_model
 
-Maker = Callable[[dict[str, Any], bytes], Protected]
+Maker = Callable[[dict[str, Any], bytes, str], Protected]
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def require_master(registry: Registry, master: Master) -> None:
 
 def issue_keys(
     registry: Registry, master: Master, method: str, settings: dict[str, Any], grants: Sequence[Grant], *, folder: Path,
-    make: Maker | None = None, passphrase: Secret | None = None,
+    make: Maker | None = None, passphrase: Secret | None = None, recipients: Sequence[str] = (),
 ) -> Iterator[Issued]:  # fmt: skip
     """Write a key for each grant, and the marked copy where ``make`` makes one; each is recorded when it is whole.
 
@@ -84,7 +87,9 @@ def issue_keys(
     folder
         where ``USER.METHOD.mw`` and ``USER.METHOD.safetensors`` go; later generations have their number in the name.
     make
-        from (settings, secret) to the protected model; ``None`` writes the user's secret alone.
+        from (settings, secret, user) to the protected model; ``None`` writes the user's secret alone.
+    passphrase, recipients
+        whom the key files are encrypted for: a passphrase, or the holders of age public keys.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -93,14 +98,14 @@ def issue_keys(
         raise StoreError(message) from error
     for grant in grants:
         own, secret = user_settings(method, settings, grant), user_secret(master, method, grant)
-        made = None if make is None else make(own, secret)
+        made = None if make is None else make(own, secret, grant.user)
         key = _bare(method, own, secret) if made is None else made.key
         key = replace(key, facts={**key.facts, "grant": _told(grant)})
         stem = f"{grant.user}.{method}" + (f".{grant.generation}" if grant.generation > 1 else "")
         path, copy = folder / f"{stem}.mw", folder / f"{stem}.safetensors"
         if made is not None and made.changed:
             save_model(copy, made.model, {"trained_on": "owner"})
-        write_key(path, key, passphrase=passphrase)
+        write_key(path, key, passphrase=None if recipients else passphrase, recipients=recipients)
         whole = registry.record(grant, key_digest=key_digest(key), key_file=_relative(path, registry.path.parent))
         yield Issued(whole, path, copy if made is not None and made.changed else None)
 
@@ -114,19 +119,30 @@ def user_settings(method: str, settings: dict[str, Any], grant: Grant) -> dict[s
         when the settings name a user themselves, or the number is beyond what the method's code serves.
     """
     own = {"user": grant.user, "number": grant.number}
-    fields = {field.name for field in dataclasses.fields(ownership(method, {}))}
+    fields = {field.name for field in dataclasses.fields(serving(method, {}))}
     taken = sorted(set(own) & set(settings))
     if taken:
         message = f"{taken[0]} is set for each user by the registry; leave it out of --set"
         raise UsageError(message)
     chosen = settings | {name: value for name, value in own.items() if name in fields}
-    ownership(method, chosen)
+    serving(method, chosen)
     return chosen
+
+
+def serving(method: str, settings: dict[str, Any]) -> OwnershipMethod | LockMethod:
+    """Return the method that users are issued keys of: one that proves ownership, or a lock; raises `UsageError` for another family."""
+    found = find(method).configured(settings)
+    if not isinstance(found, OwnershipMethod | LockMethod):
+        message = (
+            f"{method} is of the family {found.family}: it has no keys to issue; `modelward methods` lists ownership methods and locks"
+        )
+        raise UsageError(message)
+    return found
 
 
 def numbered(method: str) -> bool:
     """Return whether a method tells users apart by their numbers under one secret, as a code against collusion does."""
-    return any(field.name == "number" for field in dataclasses.fields(ownership(method, {})))
+    return any(field.name == "number" for field in dataclasses.fields(serving(method, {})))
 
 
 def user_secret(master: Master, method: str, grant: Grant) -> bytes:

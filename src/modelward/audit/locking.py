@@ -13,7 +13,7 @@ from modelward.core.catalogue import find
 from modelward.core.errors import UsageError
 from modelward.core.guard import predict
 from modelward.core.key import Key
-from modelward.core.locking import ModelLock
+from modelward.core.locking import LockMethod, ModelLock
 from modelward.core.rng import generator
 from modelward.evaluation.store import Store
 from modelward.models import load_model
@@ -30,11 +30,20 @@ class Locked:
     images: int
 
 
-def locking(method: str, settings: dict[str, Any]) -> ModelLock:
+def locking(method: str, settings: dict[str, Any]) -> LockMethod:
     """Return the lock called ``method``; raises `UsageError` for another family."""
     found = find(method).configured(settings)
-    if not isinstance(found, ModelLock):
+    if not isinstance(found, LockMethod):
         message = f"{method} is of the family {found.family}, it locks nothing; `modelward methods` lists the locks"
+        raise UsageError(message)
+    return found
+
+
+def _of_models(method: str, settings: dict[str, Any]) -> ModelLock:
+    """Return a lock of models; raises `UsageError` for one of images."""
+    found = locking(method, settings)
+    if not isinstance(found, ModelLock):
+        message = f"{method} locks images, not a model"
         raise UsageError(message)
     return found
 
@@ -51,7 +60,7 @@ def lock(method: str, settings: dict[str, Any], question: Question, *, store: St
     secret
         what the lock is derived from; drawn when absent.
     """
-    chosen = locking(method, settings)
+    chosen = _of_models(method, settings)
     ground = prepare(question, store)
     locked, key = chosen.lock(ground.loaded.model, ground.study.owner, secret=secret, rng=generator(cell_seed(ground, "lock")))
     test = ground.study.test
@@ -68,5 +77,5 @@ def unlock(path: Path, key: Key, arch: str | None = None) -> nn.Module:
     InputError
         for a key of another model, or one that lacks entries.
     """
-    method = locking(key.method, {})
+    method = _of_models(key.method, {})
     return method.unlock(load_model(path, arch).model, key)

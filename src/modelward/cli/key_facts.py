@@ -18,7 +18,8 @@ def header(key: Key) -> dict[str, Any]:
 def header_lines(key: Key) -> list[tuple[str, str]]:
     """Return a key's header as lines: numbers in short, arrays by shape."""
     lines = [("method", f"{key.method}, variant {key.variant}"), ("model", key.model_digest)]
-    lines.append(("calibrated", "yes" if key.calibrated else "no: every verdict will be undecided"))
+    if "calibrated" in key.facts:  # a lock's key decides nothing
+        lines.append(("calibrated", "yes" if key.calibrated else "no: every verdict will be undecided"))
     for name, value in key.facts.items():
         if name != "calibrated":
             lines += flat(name, value)

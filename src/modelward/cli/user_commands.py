@@ -9,6 +9,7 @@ import typer
 
 from modelward.cli.audit_commands import Arch, Data, Jobs, Model, Size, TrainedOn, ask
 from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
+from modelward.cli.lock_users import NAMED, UNKNOWN, lock_maker, of_lock, trace_key
 from modelward.cli.options import FLAG, Options, working
 from modelward.cli.output import emit, facts, note, say, table, warn
 from modelward.cli.protect_command import Calibrate, Nulls, Settings, Variant, chosen_settings
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from modelward.io.age import Secret
     from modelward.keys.registry import Registry
 
-NAMED, UNKNOWN = 1, 3
 SHOWN = 10
 MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="Ownership method that marks, as in deepmarks.", show_default=False)]
 RegistryFile = Annotated[Path, typer.Option("--registry", metavar="FILE", help="Registry of users.")]
@@ -31,6 +31,13 @@ User = Annotated[str | None, typer.Option("--user", metavar="NAME", help="Who ge
 Expires = Annotated[str | None, typer.Option("--expires", metavar="DATE", help="Last day on which the grant holds.")]
 Roster = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Table of many users, with the header user,expires.")]
 Keys = Annotated[Path | None, typer.Option("--keys", metavar="DIR", help="Where keys and copies go; by default keys/ beside the registry.")]
+OwnerKey = Annotated[
+    Path | None, typer.Option("--key", metavar="KEY", help="For a lock: the owner's key, which lock wrote; --model is the locked build.")
+]
+Recipient = Annotated[
+    list[str] | None,
+    typer.Option("--recipient", metavar="AGE1...", help="Encrypt the key for the holder of this age public key; may be repeated."),
+]
 Copies = Annotated[
     bool, typer.Option("--copies", metavar=FLAG, help="Mark a copy of the model for each user; implied by --model and --nulls.")
 ]
@@ -46,6 +53,8 @@ def issue(
     master: MasterFile = Path("master.json"),
     registry: RegistryFile = Path("registry.sqlite"),
     keys: Keys = None,
+    key: OwnerKey = None,
+    recipient: Recipient = None,
     copies: Copies = False,
     model: Model = None,
     arch: Arch = None,
@@ -63,11 +72,13 @@ def issue(
 ) -> int:
     """Issue keys to users: each gets a secret of his own, and with --copies or --model a copy of the model that carries it.
 
-    The secrets come from the master secret by the user's name; the registry keeps digests, numbers and dates. Users are issued all or none;
-    an interrupted run goes on where it stopped.
+    Of a lock every user gets a key of his own for the one locked build: say --key and --model. The secrets come from the master secret by
+    the user's name; the registry keeps digests, numbers and dates. Users are issued all or none; an interrupted run goes on where it stopped.
     """
     if (user is None) == (csv is None) or (csv is not None and expires is not None):
         raise UsageError("say who gets a key: --user NAME with or without --expires DATE, or --csv FILE")
+    if recipient and user is None:
+        raise UsageError("--recipient encrypts the key of one user; say --user NAME with it")
     chosen = chosen_settings(settings or [], variant)
     passphrase = passphrase_of(passphrase_file, passphrase_fd)
     with working(options):
@@ -80,14 +91,21 @@ def issue(
         users = [(user, require_day(expires))] if user is not None else read_roster(csv or Path())
         root = read_master(master, passphrase=passphrase)
         make = None
-        if copies or model is not None or nulls is not None or calibrate is not None:
+        if of_lock(method):
+            make = lock_maker(method, key, model, arch, passphrase)
+        elif key is not None:
+            raise UsageError("--key is for locks, whose users' keys are made from the owner's; leave it out")
+        elif copies or model is not None or nulls is not None or calibrate is not None:
             question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size, convention=convention)
             make = _maker(method, question, calibrate, nulls, jobs)
         book = Registry(registry, create=True)
         grants = grant_users(book, root, method, chosen, users)
         folder = keys or registry.parent / "keys"
         done = []
-        for issued in issue_keys(book, root, method, chosen, grants, folder=folder, make=make, passphrase=passphrase):
+        made = issue_keys(
+            book, root, method, chosen, grants, folder=folder, make=make, passphrase=passphrase, recipients=tuple(recipient or ())
+        )
+        for issued in made:
             done.append(issued)
             note(f"{issued.grant.user}: {issued.key}", quiet=options.quiet)
     if book.made:
@@ -101,7 +119,8 @@ def _maker(method: str, question: Question, calibrate: str | None, nulls: Path |
     from modelward.audit import Protected, enrol
     from modelward.evaluation.store import Store
 
-    def make(settings: dict[str, Any], secret: bytes) -> Protected:
+    def make(settings: dict[str, Any], secret: bytes, user: str) -> Protected:
+        del user  # the settings name him where the method knows users
         return enrol(method, settings, question, calibrate=calibrate, nulls=nulls, store=Store(), jobs=jobs, secret=secret)
 
     return make
@@ -143,9 +162,10 @@ def revoke(
 def trace(
     options: Options,
     suspect: Annotated[str, typer.Argument(metavar="SUSPECT", help="Model, or address of a service.", show_default=False)],
-    method: Annotated[str, typer.Option("--method", metavar="METHOD", help="Method that the users' copies carry a mark of.")],
+    method: Annotated[str, typer.Option("--method", metavar="METHOD", help="Method that the copies are marked with, or the lock.")],
     *,
     registry: RegistryFile = Path("registry.sqlite"),
+    master: Annotated[Path | None, typer.Option("--master", metavar="FILE", help="For a lock: tells whether the key was changed.")] = None,
     arch: Arch = None,
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,
@@ -153,10 +173,14 @@ def trace(
 ) -> int:
     """Say whose copy a suspect was made from, by the keys of all users. "Unknown" is an answer.
 
+    Of a lock the suspect is a key file that was found: it is said whom it was issued to.
+
     Exit code 1: somebody is named, 3: nobody.
     """
-    chosen = suspect_of(suspect, None)
     passphrase: Secret | None = passphrase_of(passphrase_file, passphrase_fd)
+    if of_lock(method):
+        return trace_key(options, Path(suspect), method, registry, master, passphrase)
+    chosen = suspect_of(suspect, None)
     with working(options):
         from modelward.audit.tracing import trace as asked
         from modelward.keys.registry import Registry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +20,7 @@ VARIABLE = "MODELWARD_PASSPHRASE"
 SECRET_CAP = 4096
 SCRYPT_CAP = 22
 SPARE = 64 * 2**20
+TRIES, PAUSE = 10, 0.2
 _SCRYPT = re.compile(rb"\n-> scrypt \S+ (\d+)\n")
 
 
@@ -139,8 +141,25 @@ def decrypt(data: bytes, *, passphrase: Secret | None = None, identities: Sequen
         raise UnsafeFileError(message)
     try:
         if passphrase is not None:
-            return bytes(pyrage.passphrase.decrypt(data, passphrase.reveal()))
+            return _patiently(data, passphrase, name)
         return bytes(pyrage.decrypt(data, [pyrage.x25519.Identity.from_str(secret.reveal()) for secret in identities]))
     except (pyrage.DecryptError, pyrage.IdentityError, ValueError) as error:
         message = f"{name} cannot be opened: the passphrase is wrong or the file is damaged"
         raise FormatError(message) from error
+
+
+def _patiently(data: bytes, passphrase: Secret, name: str) -> bytes:
+    """Return what a passphrase opens, also on a busy machine.
+
+    The library times itself for a millisecond to find out what work this machine can stand; on a busy one it finds too little, and refuses a
+    file that it wrote itself. What may be spent was checked already, so it is asked again.
+    """
+    for _ in range(TRIES):
+        try:
+            return bytes(pyrage.passphrase.decrypt(data, passphrase.reveal()))
+        except pyrage.DecryptError as error:
+            if "xcessive work" not in str(error):
+                raise
+        time.sleep(PAUSE)
+    message = f"{name} takes more work to open than this machine can spend now; try again when it is less busy"
+    raise FormatError(message)

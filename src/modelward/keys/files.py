@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from modelward.core.key import Key
 from modelward.io.age import Secret
 from modelward.io.container import pack, read_mw, unpack, write_mw
 
+IDENTITY = "AGE-SECRET-KEY-1"
+
 
 def _content(key: Key) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
     """Return a key as the header and the arrays of a container."""
@@ -26,9 +29,9 @@ def _content(key: Key) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
     return header, {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in key.tensors.items()}
 
 
-def write_key(path: Path | str, key: Key, *, passphrase: Secret | None = None) -> None:
-    """Write ``key`` to ``path`` (mode 0600), encrypted with age when a passphrase is given."""
-    write_mw(Path(path), *_content(key), passphrase=passphrase)
+def write_key(path: Path | str, key: Key, *, passphrase: Secret | None = None, recipients: Sequence[str] = ()) -> None:
+    """Write ``key`` to ``path`` (mode 0600), encrypted with age for a passphrase, or for the holders of age public keys (``age1...``)."""
+    write_mw(Path(path), *_content(key), passphrase=passphrase, recipients=recipients)
 
 
 def pack_key(key: Key) -> bytes:
@@ -52,11 +55,18 @@ def key_digest(key: Key) -> str:
 def read_key(path: Path | str, *, passphrase: Secret | None = None) -> Key:
     """Read a key; an altered, newer or foreign file is refused.
 
+    Parameters
+    ----------
+    passphrase
+        of an encrypted file; an age identity (``AGE-SECRET-KEY-1...``) opens what was written for its public key.
+
     Raises
     ------
     FormatError, UnsafeFileError, UsageError
         as `modelward.io.container.read_mw` says.
     """
+    if passphrase is not None and passphrase.reveal().startswith(IDENTITY):
+        return _key(*read_mw(Path(path), identities=(passphrase,)), Path(path).name)
     return _key(*read_mw(Path(path), passphrase=passphrase), Path(path).name)
 
 

@@ -1,0 +1,64 @@
+"""Users of a lock: what makes their keys, and whose key it was that leaked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelward.cli.options import Options, working
+from modelward.cli.output import emit, facts, say
+from modelward.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from modelward.audit.issuing import Maker
+    from modelward.io.age import Secret
+
+NAMED, UNKNOWN = 1, 3
+
+
+def of_lock(method: str) -> bool:
+    """Return whether ``method`` is a lock."""
+    from modelward.audit.lock_users import is_lock
+
+    return is_lock(method)
+
+
+def lock_maker(method: str, key: Path | None, model: Path | None, arch: str | None, passphrase: Secret | None) -> Maker:
+    """Return what makes a user's key of a lock from the owner's."""
+    from modelward.audit.lock_users import lock_maker as made_of
+    from modelward.keys import read_key
+
+    if key is None or model is None:
+        message = (
+            f"users of {method} get keys made from the owner's: say --key KEY and --model LOCKED, as `modelward lock {method}` wrote them"
+        )
+        raise UsageError(message)
+    return made_of(method, model, read_key(key, passphrase=passphrase), arch)
+
+
+def trace_key(options: Options, path: Path, method: str, registry: Path, master: Path | None, passphrase: Secret | None) -> int:
+    """Say whom a key of a lock was issued to."""
+    with working(options):
+        from modelward.audit.lock_users import trace_key as asked
+        from modelward.keys import read_key
+        from modelward.keys.master import read_master
+        from modelward.keys.registry import Registry
+
+        key = read_key(path, passphrase=passphrase)
+        if key.method != method:
+            message = f"{path.name} is a key of {key.method}, not of {method}"
+            raise UsageError(message)
+        found = asked(key, Registry(registry), None if master is None else read_master(master, passphrase=passphrase))
+    code = UNKNOWN if found.user is None else NAMED
+    if options.as_json:
+        emit("trace", {"suspect": path, "method": method, **vars(found), "exit_code": code})
+        return code
+    if found.user is None:
+        said = f" It says that it is {found.claims}'s; keys that were changed say what they like." if found.claims else ""
+        say(f"UNKNOWN: the registry knows no such key of {method}.{said}", style="bold yellow")
+        return code
+    say(f"{path.name} was issued to {found.user}.", style="bold red")
+    tag = {None: "not asked, pass --master", True: "fits the user's secret", False: "does not fit the user's secret"}[found.genuine]
+    facts([("grant", str(found.state)), ("tag", tag)])
+    say("A user is named, not convicted: keys leak too.")
+    return code

@@ -1,0 +1,87 @@
+"""Users of a lock in the shell: keys made from the owner's, for whom they are encrypted, and whose key it was that leaked."""
+
+import dataclasses
+import json
+
+import pyrage
+import pytest
+
+from modelward.core.guard import state_digest
+from modelward.core.rng import generator
+from modelward.keys import read_key, write_key
+from modelward.locks import AdvParams
+from modelward.models import load_model, save_model
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, mlp_victim, parts, shell):
+    """Write a locked model, the owner's key and a master secret."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODELWARD_PASSPHRASE", raising=False)
+    locked, key = AdvParams(share=0.05, images=32).lock(mlp_victim, parts.owner, rng=generator(0))
+    save_model(tmp_path / "locked.safetensors", locked)
+    write_key(tmp_path / "k.mw", key)
+    assert shell("key", "new-master", "--out", "master.json").code == 0
+    return tmp_path
+
+
+ISSUE = ("issue", "advparams", "--key", "k.mw", "--model", "locked.safetensors")
+TRACE = ("trace", "--method", "advparams")
+
+
+def test_every_user_gets_a_key_of_his_own_for_the_one_build(folder, shell, mlp_victim):
+    (folder / "users.csv").write_text("user,expires\nann,2020-01-01\nbob,\n")
+    assert shell(*ISSUE, "--csv", "users.csv", "-q").code == 0
+    files = {user: folder / "keys" / f"{user}.advparams.mw" for user in ("ann", "bob")}
+    assert len({path.read_bytes() for path in files.values()}) == 2
+    for user, state in (("ann", "expired"), ("bob", "active")):
+        out = f"{user}.safetensors"
+        assert shell("unlock", "--model", "locked.safetensors", "--key", str(files[user]), "--out-model", out).code == 0
+        assert state_digest(load_model(folder / out).model) == state_digest(mlp_victim)
+        found = shell(*TRACE, str(files[user]), "--master", "master.json", "--json")
+        assert found.code == 1
+        said = json.loads(found.out)
+        assert (said["user"], said["state"], said["claims"], said["genuine"]) == (user, state, user, True)
+
+
+def test_a_key_that_was_given_another_name_is_nobodys(folder, shell):
+    assert shell(*ISSUE, "--user", "ann", "-q").code == 0
+    key = read_key(folder / "keys" / "ann.advparams.mw")
+    write_key(folder / "forged.mw", dataclasses.replace(key, facts={**key.facts, "user": "bob"}))
+    found = shell(*TRACE, "forged.mw", "--master", "master.json")
+    assert found.code == 3
+    assert "says that it is bob's" in found.out
+    assert shell(*TRACE, "k.mw").code == 3  # the owner's was issued to nobody
+
+
+def test_a_users_key_opens_for_the_holder_of_the_age_identity_alone(folder, shell, monkeypatch):
+    ann, other = pyrage.x25519.Identity.generate(), pyrage.x25519.Identity.generate()
+    assert shell(*ISSUE, "--user", "ann", "--recipient", str(ann.to_public()), "-q").code == 0
+    opening = ("unlock", "--model", "locked.safetensors", "--key", "keys/ann.advparams.mw", "--out-model", "o.safetensors")
+    for identity, code in ((None, 4), (other, 2), (ann, 0)):
+        if identity is not None:
+            monkeypatch.setenv("MODELWARD_PASSPHRASE", str(identity))
+        found = shell(*opening)
+        assert found.code == code, found.err
+        assert found.err.count("\n") <= 1
+        assert (folder / "o.safetensors").exists() == (code == 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("issue", "advparams", "--user", "ann"), "say --key KEY and --model LOCKED"),
+        (("issue", "zhang", "--user", "ann", "--key", "k.mw"), "--key is for locks"),
+        ((*ISSUE, "--csv", "users.csv", "--recipient", "age1x"), "say --user NAME"),
+        ((*ISSUE, "--user", "ann", "--recipient", "age1x"), "age public key"),
+        (("issue", "ftal", "--user", "ann"), "no keys to issue"),
+        (("trace", "k.mw", "--method", "zhang"), "no registry"),
+        ((*TRACE, "locked.safetensors"), "locked.safetensors"),
+    ],
+)
+def test_what_cannot_be_issued_or_traced_is_said_in_one_sentence(folder, shell, words, told):
+    (folder / "users.csv").write_text("user\nann\n")
+    found = shell(*words)
+    assert found.code in {2, 4}
+    assert told in found.err
+    assert "Traceback" not in found.err
