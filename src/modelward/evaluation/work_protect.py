@@ -21,6 +21,7 @@ from modelward.core.verdict import Verdict
 from modelward.evaluation.cell import Job, Outcome
 from modelward.evaluation.parcels import get_images, get_model, pack_key
 from modelward.evaluation.rows import Row, from_interval, rate
+from modelward.evaluation.stealth import weight_stealth
 from modelward.evaluation.work_fingerprint import group_of
 from modelward.keys.derive import derive
 from modelward.ownership.mark import MarkMethod
@@ -56,6 +57,7 @@ def protect(job: Job) -> Outcome:
     test = get_images(job.store, job.inputs["test"])
     found = [*_fidelity(victim, model, test), *_verification(method, model, key, spent), *_uniqueness(method, key, strangers)]
     found += [*_guessing(method, model, key, data, job), *_forging(method, strangers, key, data, nulls, job), *_stealth(key, nulls, test)]
+    found += weight_stealth(model, key, nulls) if method.marks else []
     rows = [{**row.as_json(), "method": method.card.name, "variant": method.variant, "seed": job.seed} for row in found]
     packed = pack_key(key, model if method.marks else None)
     return Outcome(rows, packed.arrays, packed.facts)

@@ -17,11 +17,12 @@ COLUMNS: tuple[tuple[str, str, float | None], ...] = (
     ("strangers_accused", "strangers accused", 0.0),
     ("key_specificity", "other keys fit", 0.01),
     ("forged_key_fits", "forged key fits", None),
-    ("key_image_auc", "key images stand out", None),
+    ("stealth", "stands out", None),
     ("capacity_bits", "bits", None),
     ("queries", "queries", None),
     ("protect_seconds", "seconds to protect", None),
 )
+SAME = {"stealth": ("stealth", "key_image_auc")}  # what stands in one column: a mark is in key images or in weights
 STATES = {
     "robust": "the key fits after every setting that leaves the thief a useful model",
     "broken": "the thief keeps a useful model and the key no longer fits",
@@ -72,7 +73,7 @@ def summary(
 
 def _line(name: str, own: Sequence[Row], attacks: Sequence[str], lost: Mapping[str, str], said: Sequence[Claim]) -> dict[str, Any]:
     """Return the entry of one protection, from its own rows."""
-    measures = {metric: next((row for row in own if row["metric"] == metric), None) for metric, _, _ in COLUMNS}
+    measures = {metric: next((row for row in own if row["metric"] in SAME.get(metric, (metric,))), None) for metric, _, _ in COLUMNS}
     fits = bool((measures["verification"] or {}).get("extra", {}).get("matches"))
     after = [row for row in own if row["metric"] == "after_attack"]
     cells = {attack: cell_of([row for row in after if row["attack"] == attack], lost.get(attack), fits=fits) for attack in attacks}
@@ -146,7 +147,15 @@ def shown(metric: str, row: Row | None) -> str:
         return "yes" if row["value"] else "no"
     if metric == "fidelity_drop":
         return f"{100 * row['value']:.1f}"
-    return f"{row['value']:.2f}" if metric == "key_image_auc" else f"{row['value']:,.0f}"
+    return _stands_out(row) if metric == "stealth" else f"{row['value']:,.0f}"
+
+
+def _stands_out(row: Row) -> str:
+    """Return how a mark gives itself away: key images by an AUC, weights by the p of their histogram, with the smallest of layers that carry none."""
+    if row["metric"] == "key_image_auc":
+        return f"AUC {row['value']:.2f}"
+    other = row["extra"].get("least_unmarked_p")
+    return f"{row['unit']} {row['value']:.2g}" + (f", other layers {other:.2g}" if other is not None else "")
 
 
 def passes(metric: str, row: Row | None) -> bool | None:
