@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from modelward.attacks.theft.fill_outliers import outlyingness
 from modelward.core.card import Active, Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.errors import InputError
 from modelward.core.guard import private_copy, state_digest
@@ -18,8 +21,10 @@ from modelward.core.key import Key
 from modelward.core.locking import ModelLock
 from modelward.core.ownership import Attack
 from modelward.imaging.quantise import to_float
+from modelward.keys.derive import stream
 from modelward.marking.moves import Move, by_layer, by_worth
 from modelward.marking.saliency import Saliency, bits_of, every_class, lockable, put_bits
+from modelward.statistics import auc_delong
 
 PARAMETERS = Taxonomy(
     Scenario.WHITE_BOX,
@@ -70,6 +75,8 @@ class AdvParams(ModelLock):
         steps of the fine-tuned copy; 0 leaves it out.
     each
         entries that the hardened variant moves for one gradient; 16 cost a fitting thief no more than 1 in pilots.
+    admitted
+        share of the parameters, drawn by the secret, that the hardened variant may move at all: the places of two builds differ.
 
     Examples
     --------
@@ -113,6 +120,7 @@ class AdvParams(ModelLock):
     images: int = 256
     lookahead: int = 5
     each: int = 4
+    admitted: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,10 +128,12 @@ class AdvParams(ModelLock):
             share=(0 < self.share <= 1, "in (0, 1]"), layers=(self.layers >= 1, ">= 1"), per_layer=(self.per_layer >= 1, ">= 1"),
             step=(0 < self.step <= 1, "in (0, 1]"), beta=(0 <= self.beta < 0.5, "in [0, 0.5)"), target=(self.target > 1, "> 1"),
             images=(self.images >= 2, ">= 2"), lookahead=(self.lookahead >= 0, ">= 0"), each=(self.each >= 1, ">= 1"),
+            admitted=(0 < self.admitted <= 1, "in (0, 1]"),
         )  # fmt: skip
 
-    def trail(self, model: nn.Module, data: ImageSet, *, rng: torch.Generator) -> Trail:
+    def trail(self, model: nn.Module, data: ImageSet, *, secret: bytes | None = None, rng: torch.Generator) -> Trail:
         """Return the locked model with every move that led to it; raises `InputError` where a class has no image."""
+        places = rng if secret is None else stream(secret, self.card.name, "places")
         part, hardened = data.take(every_class(data, self.images)), self.variant == "hardened"
         locked = private_copy(model)
         for tensor in (*locked.parameters(), *locked.buffers()):
@@ -133,21 +143,21 @@ class AdvParams(ModelLock):
             locked, to_float(part.pixels), part.labels, lookahead=self.lookahead if hardened else 0, statistics=hardened, rng=rng
         )
         first = saliency.loss()
-        moves = tuple(self._moves(tensors, saliency, first, rng=rng))
+        moves = tuple(self._moves(tensors, saliency, first, places=places))
         return Trail(locked, moves, first, saliency.loss())
 
     def _lock(self, model: nn.Module, data: ImageSet, *, secret: bytes | None, rng: torch.Generator) -> tuple[nn.Module, Key]:
-        del secret
-        made = self.trail(model, data, rng=rng)
+        made = self.trail(model, data, secret=secret, rng=rng)
         return made.locked, self.key_of(model, made.locked, loss_before=made.before, loss_after=made.after)
 
-    def _moves(self, tensors: Mapping[str, Tensor], saliency: Saliency, first: float, *, rng: torch.Generator) -> Iterator[Move]:
-        """Yield every move once it is made; ``first`` is the loss of the open network."""
+    def _moves(self, tensors: Mapping[str, Tensor], saliency: Saliency, first: float, *, places: torch.Generator) -> Iterator[Move]:
+        """Yield every move once it is made; ``first`` is the loss of the open network, ``places`` draws where moves may be."""
         if self.variant == "hardened":
+            barred = {name: torch.rand(tensor.numel(), generator=places) >= self.admitted for name, tensor in tensors.items()}
             budget = max(1, int(self.share * sum(tensor.numel() for tensor in tensors.values())))
-            return islice(by_worth(tensors, saliency, beta=self.beta, each=self.each), budget)
+            return islice(by_worth(tensors, saliency, beta=self.beta, each=self.each, barred=barred), budget)
         names = [name for name, tensor in tensors.items() if tensor.ndim >= 2]
-        names = [names[i] for i in torch.randperm(len(names), generator=rng)[: self.layers].tolist()]
+        names = [names[i] for i in torch.randperm(len(names), generator=places)[: self.layers].tolist()]
         until = self.target * first
         return by_layer(tensors, saliency, names=names, count=self.per_layer, step=self.step, beta=self.beta, until=until)
 
@@ -177,6 +187,11 @@ class AdvParams(ModelLock):
             raise InputError("the opened model is not the one that was locked: the key lacks entries, or holds others")
         return opened
 
+    def stealth(self, model: nn.Module, locked: nn.Module, key: Key, images: ImageSet) -> Mapping[str, float]:
+        """Return the AUC of telling the entries of the key from all others by how far they stick out of their tensor; .5 is hidden."""
+        del model, images
+        return {"auc": auc_delong(*outliers(locked, key)).value}
+
     def adaptive_attacks(self) -> tuple[Attack, ...]:
         """Return batch statistics measured anew, training back with few images, and the ways to look for the entries that were moved."""
         return (
@@ -188,3 +203,16 @@ class AdvParams(ModelLock):
             Attack("reverse-lock", {"rule": "layer"}, "true"),
             Attack("fill-outliers", {}, "true"),
         )
+
+
+def outliers(model: nn.Module, key: Key) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how far the entries of ``key`` and all others stick out of their tensors, in robust standard deviations."""
+    positions = {name: key.tensor(f"index/{number}") for number, name in enumerate(key.fact(list, "names"))}
+    mine, others = [], []
+    for name, tensor in lockable(model, statistics=key.variant == "hardened").items():
+        scores, chosen = outlyingness(tensor), torch.zeros(tensor.numel(), dtype=torch.bool)
+        chosen[positions.get(name, torch.zeros(0, dtype=torch.int64))] = True
+        mine.append(scores[chosen])
+        others.append(scores[~chosen])
+    far, near = (torch.cat(scores).clamp(max=1e9).numpy() for scores in (mine, others))
+    return far, near

@@ -65,7 +65,15 @@ def by_layer(
             yield Move(name, j, loss)
 
 
-def by_worth(tensors: Mapping[str, Tensor], saliency: Saliency, *, beta: float, each: int = 1, way: int = UP) -> Iterator[Move]:
+def by_worth(
+    tensors: Mapping[str, Tensor],
+    saliency: Saliency,
+    *,
+    beta: float,
+    each: int = 1,
+    way: int = UP,
+    barred: Mapping[str, Tensor] | None = None,
+) -> Iterator[Move]:
     """Move entries to the end of their band, in place, each time those whose way there is worth most to first order; yield each move.
 
     Parameters
@@ -74,9 +82,12 @@ def by_worth(tensors: Mapping[str, Tensor], saliency: Saliency, *, beta: float, 
         share of their range that weights keep from both ends of it; scales, shifts and statistics may go to the ends.
     each
         so many entries for every gradient.
+    barred
+        bool tensors (n,) of entries that are never moved, by tensor.
     """
     bands = {name: band(tensor, beta if tensor.ndim >= 2 else 0.0) for name, tensor in tensors.items()}
-    moved = {name: torch.zeros(tensor.numel(), dtype=torch.bool) for name, tensor in tensors.items()}
+    never = barred or {}
+    moved = {name: never[name].clone() if name in never else torch.zeros(t.numel(), dtype=torch.bool) for name, t in tensors.items()}
     number = 0
     while not all(bool(done.all()) for done in moved.values()):
         loss, grads = saliency.gradients(number)

@@ -21,7 +21,7 @@ from modelward.evaluation.cell import Job, Outcome
 from modelward.evaluation.parcels import get_images, get_key, get_model, pack_key, pack_model
 from modelward.evaluation.rows import Row, from_interval, rate
 from modelward.evaluation.store import Store
-from modelward.locks.advparams import AdvParams
+from modelward.locks.advparams import AdvParams, outliers
 from modelward.marking.saliency import band, bits_of, lockable, put_bits
 from modelward.statistics import auc_delong
 
@@ -126,17 +126,9 @@ def _controls(victim: nn.Module, locked: nn.Module, key: Key, test: ImageSet, se
 
 def _outliers(model: nn.Module, key: Key, what: str) -> list[Row]:
     """Return how well the entries of the key are told from all others by how far they stick out of their tensor."""
-    found, others = [], []
-    positions = _positions(key)
-    for name, tensor in lockable(model, statistics=key.variant == "hardened").items():
-        scores = outlyingness(tensor)
-        mine = torch.zeros(len(scores), dtype=torch.bool)
-        mine[positions.get(name, torch.zeros(0, dtype=torch.int64))] = True
-        found.append(scores[mine])
-        others.append(scores[~mine])
-    mine_, rest = (torch.cat(scores).clamp(max=1e9).numpy() for scores in (found, others))
-    extra = {"median": float(np.median(mine_)), "largest": float(mine_.max()), "largest of the others": float(rest.max())}
-    return [from_interval("outlier_auc", auc_delong(mine_, rest), attack=what, unit="auc", extra=extra)]
+    mine, rest = outliers(model, key)
+    extra = {"median": float(np.median(mine)), "largest": float(mine.max()), "largest of the others": float(rest.max())}
+    return [from_interval("outlier_auc", auc_delong(mine, rest), attack=what, unit="auc", extra=extra)]
 
 
 def _partial(method: AdvParams, locked: nn.Module, key: Key, test: ImageSet, seed: int) -> list[Row]:
