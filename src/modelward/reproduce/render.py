@@ -11,7 +11,14 @@ from modelward.core.canonical import plain
 from modelward.core.errors import FormatError
 from modelward.core.nearest import nearest
 from modelward.io.atomic import write_text
-from modelward.reproduce import activeguard_tables, additional_class_tables, advparams_tables, gan_removal_tables, trigger_baselines
+from modelward.reproduce import (
+    activeguard_tables,
+    additional_class_tables,
+    advparams_tables,
+    gan_removal_tables,
+    sample_lock_tables,
+    trigger_baselines,
+)
 from modelward.reproduce.fingerprint_tables import Rows
 from modelward.reproduce.tables import Table, markdown, pretty_json
 
@@ -20,6 +27,7 @@ TABLES: dict[str, Callable[[Rows], list[Table]]] = {
     "additional-class": additional_class_tables.tables,
     "advparams": advparams_tables.tables,
     "gan-removal": gan_removal_tables.tables,
+    "sample-lock": sample_lock_tables.tables,
     "trigger-baselines": trigger_baselines.tables,
 }
 

@@ -25,6 +25,7 @@ from modelward.reproduce.fingerprints import fingerprints
 from modelward.reproduce.gan_removal import gan_removal
 from modelward.reproduce.infip import infip
 from modelward.reproduce.sac_jc import sac_jc
+from modelward.reproduce.sample_lock import sample_lock
 from modelward.reproduce.tables import markdown, pretty_json
 from modelward.reproduce.trigger_baselines import trigger_baselines
 from modelward.reproduce.weight_baselines import weight_baselines
@@ -38,6 +39,7 @@ RECIPES: dict[str, Recipe] = {
     "gan-removal": gan_removal,
     "infip": infip,
     "sac-jc": sac_jc,
+    "sample-lock": sample_lock,
     "trigger-baselines": trigger_baselines,
     "weight-baselines": weight_baselines,
 }
