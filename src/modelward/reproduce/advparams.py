@@ -45,7 +45,7 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale("fashion-mini", 600, ("cnn:width=4",), 1, (0.005, 0.02), (0.1,), 1, {"images": 32}, 2),
+    "smoke": Scale("fashion-mini", 300, ("cnn:width=4",), 1, (0.005, 0.02), (0.1,), 1, {"images": 32}, 2),
     "quick": Scale("fashion-mini", None, ("lenet5", "resnet8"), 3, (0.001, 0.002, 0.005, 0.01, 0.02)),
     "full": Scale("cifar10-jpeg", 10_000, ("resnet8", "resnet14"), 3, (0.001, 0.002, 0.005, 0.01, 0.02)),
 }
@@ -188,15 +188,15 @@ def _recovery(scene: Scene) -> list[TheftSpec]:
 def _battery(scene: Scene) -> list[TheftSpec]:
     """Return the attempts by somebody who knows the method, and pruning."""
     images, steps = {"images": 10 * scene.scale.battery // 2}, scene.scale.battery
-    moves = 2 * steps / 78_000
+    share = {"share": HEADLINE if steps >= 50 else 0.001}
     own = [
         TheftSpec("undo-gradient", "gradient-guided undo", {**images, "steps": steps, "points": 7}),
-        TheftSpec("reverse-lock", "lock run backwards", {**images, "share": moves, "each": 4}),
-        TheftSpec("reverse-lock", "lock run backwards, layer by layer", {**images, "share": moves, "rule": "layer"}),
+        TheftSpec("reverse-lock", "lock run backwards", {**images, **share, "each": 4}),
+        TheftSpec("reverse-lock", "lock run backwards, layer by layer", {**images, "share": 0.001, "rule": "layer"}),
         TheftSpec("fill-outliers", "outliers filled", {**images}),
         TheftSpec("ftll", "last layer fine-tuned", {"images": round(0.1 * len(scene.study.owner)), "epochs": scene.scale.epochs, "batch": 16}),
     ]  # fmt: skip
-    return own + [TheftSpec("prune", "pruning", {"sparsity": sparsity}, "none") for sparsity in PRUNING]
+    return own + [TheftSpec("prune", "pruning", {"sparsity": sparsity}, "none") for sparsity in (PRUNING if steps >= 50 else PRUNING[4:5])]
 
 
 def _words(scale: Scale) -> list[str]:
