@@ -1,10 +1,10 @@
-"""``modelward lock`` and ``unlock``: a model that is worth nothing without its key."""
+"""``modelward lock`` and ``unlock``: a model, or an image set, that is worth nothing without its key."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,9 +14,19 @@ from modelward.cli.options import Options, working
 from modelward.cli.output import emit, facts, say
 from modelward.cli.paths import require_free
 from modelward.cli.protect_command import OutKey, Settings, Variant, chosen_settings
+from modelward.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from modelward.io.age import Secret
 
 LockName = Annotated[str, typer.Argument(metavar="METHOD", help="Lock, as in advparams.", show_default=False)]
-OutModel = Annotated[Path, typer.Option("--out-model", metavar="FILE", help="Where the model goes (safetensors); never overwritten.")]
+OutModel = Annotated[
+    Path | None,
+    typer.Option("--out-model", metavar="FILE", help="Where the model goes (safetensors); never overwritten.", show_default=False),
+]
+OutData = Annotated[
+    Path | None, typer.Option("--out-data", metavar="DIR", help="Where an image set goes; never overwritten.", show_default=False)
+]
 
 
 def lock(
@@ -24,7 +34,8 @@ def lock(
     method: LockName,
     *,
     out_key: OutKey,
-    out_model: OutModel,
+    out_model: OutModel = None,
+    out_data: OutData = None,
     model: Model = None,
     arch: Arch = None,
     data: Data = "fashion-mini",
@@ -36,14 +47,24 @@ def lock(
     passphrase_fd: PassphraseFd = None,
     convention: Any = None,
 ) -> int:
-    """Lock a model: hand out what --out-model holds, keep the key.
+    """Lock a model or an image set: hand out what --out-model or --out-data holds, keep the key.
 
-    Whoever lacks the key has a model that errs; `modelward unlock` gives every byte back.
+    Whoever lacks the key has a model that errs, or images that teach the wrong thing; `modelward unlock` gives back what was there.
+
+    A lock of image sets takes the images of --data, and as its surrogate the model of --model, or else one that it trains on them.
     """
     chosen = chosen_settings(settings or [], variant)
+    passphrase = passphrase_of(passphrase_file, passphrase_fd)
+    if _locks_data(method):
+        target = _target(method, out_data, "--out-data DIR", out_model, "--out-model")
+        if size is not None or trained_on is not None or convention is not None:
+            raise UsageError(
+                "an image set is locked at its own size; --size, --trained-on and the model's conventions are for locks of models"
+            )
+        return _lock_data(options, method, chosen, data, target, out_key, model, arch, passphrase)
+    out_model = _target(method, out_model, "--out-model FILE", out_data, "--out-data")
     require_free(out_key, "--out-key", "a key")
     require_free(out_model, "--out-model", "a model")
-    passphrase = passphrase_of(passphrase_file, passphrase_fd)
     with working(options):
         from modelward.audit.locking import lock as work
         from modelward.evaluation.store import Store
@@ -73,27 +94,94 @@ def lock(
     return 0
 
 
+def _locks_data(method: str) -> bool:
+    """Return whether a method locks image sets."""
+    from modelward.core.catalogue import find
+    from modelward.core.locking import DataLock
+
+    return issubclass(find(method), DataLock)
+
+
+def _target(method: str, wanted: Path | None, option: str, other: Path | None, unwanted: str) -> Path:
+    """Return where the result goes; raises `UsageError` where that is not said, or said of the wrong thing."""
+    if wanted is None or other is not None:
+        message = f"{method} needs {option}" + (f", not {unwanted}" if other is not None else "")
+        raise UsageError(message)
+    return wanted
+
+
+def _lock_data(
+    options: Options, method: str, chosen: dict[str, Any], data: str, out: Path, out_key: Path, model: Path | None, arch: str | None,
+    passphrase: Secret | None,
+) -> int:  # fmt: skip
+    """Lock an image set, and say what became of it."""
+    require_free(out, "--out-data", "an image set")
+    with working(options):
+        from modelward.audit.data_locking import lock_data as work
+
+        made = work(method, chosen, data, out, out_key, model=model, arch=arch, seed=options.seed, passphrase=passphrase)
+    if options.as_json:
+        emit("lock", {"key": out_key, "data": out, "method": method, "variant": made.key.variant, "n": made.images, "counts": made.counts,
+                      "psnr": made.psnr})  # fmt: skip
+        return 0
+    lie = ", ".join(f"{count} in {words}" for words, count in made.counts.items())
+    facts([("locked images", f"{out} ({made.images:,}: {lie})"), ("key", str(out_key)), ("PSNR", f"{made.psnr:.1f} dB")])
+    say("Publish the files as they are: an image that is resized or encoded anew cannot be unlocked.")
+    say(f"Open it with: modelward unlock --data {shlex.quote(str(out))} --key {shlex.quote(str(out_key))} --out-data DIR", wrap=False)
+    return 0
+
+
 def unlock(
     options: Options,
     *,
-    model: Annotated[Path, typer.Option("--model", metavar="FILE", help="Locked model (safetensors).")],
     key: Annotated[Path, typer.Option("--key", metavar="KEY", help="Key file that lock wrote.")],
-    out_model: OutModel,
+    model: Annotated[Path | None, typer.Option("--model", metavar="FILE", help="Locked model (safetensors).", show_default=False)] = None,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Locked image set.", show_default=False)] = None,
+    out_model: OutModel = None,
+    out_data: OutData = None,
+    customer: Annotated[
+        str, typer.Option("--customer", metavar="NAME", help="Mark the copy of an image set as this customer's; its lowest bits change.")
+    ] = "",
     arch: Arch = None,
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,
 ) -> int:
-    """Open a locked model with its key; nothing is written when the key does not fit."""
-    require_free(out_model, "--out-model", "a model")
+    """Open a locked model or image set with its key; nothing is written when the key does not fit."""
+    if (model is None) == (data is None):
+        raise UsageError("say what to unlock: --model FILE or --data DIR")
+    if data is not None:
+        target = _target("unlock --data", out_data, "--out-data DIR", out_model, "--out-model")
+        return _unlock_data(options, data, key, target, customer, passphrase_of(passphrase_file, passphrase_fd))
+    if customer:
+        raise UsageError("--customer marks a copy of an image set; the keys of a model's users are made by modelward issue")
+    target = _target("unlock --model", out_model, "--out-model FILE", out_data, "--out-data")
+    require_free(target, "--out-model", "a model")
     with working(options):
         from modelward.audit.locking import unlock as work
         from modelward.keys import read_key
         from modelward.models import save_model
 
-        opened = work(model, read_key(key, passphrase=passphrase_of(passphrase_file, passphrase_fd)), arch)
-        save_model(out_model, opened)
+        opened = work(cast("Path", model), read_key(key, passphrase=passphrase_of(passphrase_file, passphrase_fd)), arch)
+        save_model(target, opened)
     if options.as_json:
-        emit("unlock", {"model": out_model})
+        emit("unlock", {"model": target})
     else:
-        say(f"opened, byte for byte: {out_model}", wrap=False)
+        say(f"opened, byte for byte: {target}", wrap=False)
+    return 0
+
+
+def _unlock_data(options: Options, data: Path, key: Path, out: Path, customer: str, passphrase: Secret | None) -> int:
+    """Open an image set."""
+    require_free(out, "--out-data", "an image set")
+    with working(options):
+        from modelward.audit.data_locking import unlock_data as work
+        from modelward.keys import read_key
+
+        found = work(data, read_key(key, passphrase=passphrase), out, customer=customer)
+    if options.as_json:
+        emit("unlock", {"data": out, "customer": customer or None, "n": found["images"], "whole_files": found["whole files"]})
+        return 0
+    exact = f"the copy of {customer}, one grey level off in places" if customer else "every pixel as it was"
+    files = f", {found['whole files']} of them as whole files" if found["whole files"] else ""
+    say(f"opened: {out}, {found['images']:,} images{files}; {exact}", wrap=False)
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -94,9 +94,10 @@ class DatasetLock(DataLock):
             black_box="not applicable: there is no model to ask",
         ),
     )  # fmt: skip
+    small: ClassVar[Mapping[str, Any]] = {"steps": 5}
 
-    eps: int = 20
-    unit: int = 10
+    eps: int = 16
+    unit: int = 8
     block: int = 4
     form: str = "block"
     backend: str = "rdh"
@@ -219,7 +220,9 @@ class DatasetLock(DataLock):
         ledger.require_manifest(locked.manifest, len(locked.images))
         secret, name = bytes(key.tensor("secret").to(torch.uint8).flatten().tolist()), key.fact(str, "set")
         if locked.manifest.get("set") != name or len(secret) < LEAST:
-            message = f"the key opens the set {name[:12]}, this is {str(locked.manifest.get('set'))[:12]!r}: bring the key that was written for it"
+            message = (
+                f"the key opens the set {name[:12]}, this is {str(locked.manifest.get('set'))[:12]}: bring the key that was written for it"
+            )
             raise InputError(message)
         root = derive(secret, "dataset-lock", name)
         ledger.require_signed(locked.manifest, root)
