@@ -18,6 +18,7 @@ from modelward.reproduce import (
     gan_removal_tables,
     sample_lock_tables,
     trigger_baselines,
+    weight_baselines,
 )
 from modelward.reproduce.fingerprint_tables import Rows
 from modelward.reproduce.tables import Table, markdown, pretty_json
@@ -29,6 +30,7 @@ TABLES: dict[str, Callable[[Rows], list[Table]]] = {
     "gan-removal": gan_removal_tables.tables,
     "sample-lock": sample_lock_tables.tables,
     "trigger-baselines": trigger_baselines.tables,
+    "weight-baselines": weight_baselines.tables,
 }
 
 

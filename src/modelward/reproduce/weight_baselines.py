@@ -24,6 +24,8 @@ from modelward.reproduce.baselines import (
     theft_line,
 )
 from modelward.reproduce.fingerprint_tables import SMOKE, Rows, find_row, yes
+from modelward.reproduce.passport_forgeries import FORGED, FORGING, SUFFIX, forged_lines, forged_rows
+from modelward.reproduce.tables import Table
 
 NAMED: dict[str, Configuration] = {
     "uchida, lambda .01, Adam": ("uchida", {"variant": "paper", "lam": 0.01, "optimizer": "adam", "lr": 0.002}),
@@ -76,16 +78,7 @@ def weight_baselines(*, profile: str, seed: int, store: Store, jobs: int | None,
     ]
     more = {name: MORE[name][-2:] for name in MORE} if small else MORE
     rows = {**measure(scene, chosen[0], engine, more), **measure(gated, chosen[1], engine, more)}
-    traced = _traced(scene, profile, engine)
-    tables = [
-        ("Gates", ["figure", "target", "measured", "n", "met"], _gates(rows, traced)),
-        ("Share of the key that is found / accuracy of the model", ["configuration", *SHARED], [theft_line(*pair) for pair in rows.items()]),
-        ("The same after attacks on marks in weights", ["configuration", *EXTRA], [_extra_line(*pair) for pair in rows.items()]),
-        ("Whom the threshold accuses", DECISIONS, [decision_line(*pair) for pair in rows.items()]),
-        ("Tracing users and colluders", ["code", "copies", "all named, nobody else", "somebody guilty", "some innocent", "n"], _trace_lines(traced)),
-        ("Against the anchors", ["configuration", "model", "anchor", "here", "anchor lies"],
-         [line for name, anchors in ANCHORS.items() if name in rows for line in anchored(name, rows[name], anchors)]),
-    ]  # fmt: skip
+    traced, forged = _traced(scene, profile, engine), forged_rows(gated, chosen[1], engine)
     paragraphs = [
         (
             "Uchida et al. (arXiv 1701.04082), DeepMarks (arXiv 1804.03648), passports (arXiv 1909.07830). Bits and signs for a share of the key; of "
@@ -93,10 +86,31 @@ def weight_baselines(*, profile: str, seed: int, store: Store, jobs: int | None,
         ),
         scene.words(next(iter(rows.values()))),
         f"Passports need batch normalisation: their source is {gated.scale.arch}.",
+        FORGING,
         "A forged key of the paper's variants is solved for in closed form and fits; of the hardened ones it is the best of 1,000 secrets.",
     ]
-    return {"title": f"weight-baselines, profile {profile}", "paragraphs": [SMOKE, *paragraphs] if small else paragraphs, "tables": tables,
-            "rows": labelled({**rows, **traced}, profile, command)}  # fmt: skip
+    found = labelled({**rows, **traced, **forged}, profile, command)
+    return {"title": f"weight-baselines, profile {profile}", "paragraphs": [SMOKE, *paragraphs] if small else paragraphs,
+            "tables": tables(found), "rows": found}  # fmt: skip
+
+
+def tables(found: Rows) -> list[Table]:
+    """Return the tables, from the rows of all configurations, groups of users and forgeries alone."""
+    groups = {name: [row for row in found if row["configuration"] == name] for name in dict.fromkeys(row["configuration"] for row in found)}
+    rows = {name: many for name, many in groups.items() if find_row(many, "statistic", "marked")}
+    forged = {name: many for name, many in groups.items() if name.endswith(SUFFIX)}
+    traced = {name: many for name, many in groups.items() if name not in rows and name not in forged}
+    made: list[Table] = [
+        ("Gates", ["figure", "target", "measured", "n", "met"], _gates(rows, traced)),
+        ("Share of the key that is found / accuracy of the model", ["configuration", *SHARED], [theft_line(*pair) for pair in rows.items()]),
+        ("The same after attacks on marks in weights", ["configuration", *EXTRA], [_extra_line(*pair) for pair in rows.items()]),
+        ("Whom the threshold accuses", DECISIONS, [decision_line(*pair) for pair in rows.items()]),
+        ("Passports forged with all weights and a tenth of the data", FORGED, forged_lines(forged)),
+        ("Tracing users and colluders", ["code", "copies", "all named, nobody else", "somebody guilty", "some innocent", "n"], _trace_lines(traced)),
+        ("Against the anchors", ["configuration", "model", "anchor", "here", "anchor lies"],
+         [line for name, anchors in ANCHORS.items() if name in rows for line in anchored(name, rows[name], anchors)]),
+    ]  # fmt: skip
+    return [each for each in made if each[2]]
 
 
 def _small(configuration: Configuration) -> Configuration:
