@@ -1,0 +1,171 @@
+"""The recipe of AdvParams: its smoke run, the parts of it that work alone, and what its tables say of rows that we made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelward.core.errors import UsageError
+from modelward.core.guard import state_digest
+from modelward.core.rng import generator
+from modelward.data.study import Study
+from modelward.evaluation.cell import Job
+from modelward.evaluation.parcels import get_key, get_model, put_images, put_model
+from modelward.evaluation.store import Store
+from modelward.locks import AdvParams
+from modelward.models import Net
+from modelward.reproduce.advparams import SCALES, advparams
+from modelward.reproduce.advparams_tables import _beside, _gates, pick, pooled, tables
+from modelward.reproduce.advparams_work import FRACTIONS, climb, cut, differential, inspect
+from modelward.reproduce.render import rendered
+
+Rows = list[dict[str, Any]]
+FIELDS = {"images": 32, "share": 0.02}
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the document of a smoke run."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    return advparams(profile="smoke", seed=0, store=store, jobs=1, command="modelward reproduce advparams")
+
+
+def test_a_smoke_run_fills_every_table_and_says_that_it_is_none(smoke: dict[str, Any]) -> None:
+    assert "not evidence" in smoke["paragraphs"][0]
+    captions = [caption for caption, _, _ in smoke["tables"]]
+    assert captions == [caption for caption, _, _ in tables(smoke["rows"])]
+    assert len(captions) == 8
+    assert {row["configuration"] for row in smoke["rows"]} == {"paper", "hardened"}
+    assert rendered({**smoke, "name": "advparams"})["tables"] == smoke["tables"]
+
+
+def test_every_attempt_that_trains_stands_beside_training_from_scratch(smoke: dict[str, Any]) -> None:
+    trained = pick(smoke["rows"], "recovered", attack="ftal")
+    known = [row for row in trained if row["n"]]
+    assert known
+    assert all(0 <= row["extra"]["from_scratch"] <= 1 for row in known)
+    tried = {row["attack"] for row in pick(smoke["rows"], "recovered")}
+    assert tried >= {"ftal", "ftll", "bn-recalibrate", "prune", "undo-gradient", "reverse-lock", "fill-outliers", "two builds merged"}
+
+
+def test_each_lock_gives_every_byte_back_and_refuses_wrong_keys(smoke: dict[str, Any]) -> None:
+    for metric in ("restored", "inside_band", "refused", "users_named"):
+        found = pick(smoke["rows"], metric)
+        assert found
+        assert all(row["value"] == 1 for row in found), metric
+    assert all(row["extra"]["changed"] == row["value"] for row in pick(smoke["rows"], "entries"))
+    for variant in ("paper", "hardened"):
+        mine = [row for row in smoke["rows"] if row["configuration"] == variant]
+        whole = pick(mine, "partial_key", budget="1")[0]["value"]
+        assert whole == pick(mine, "original")[0]["value"] == pick(mine, "authorised")[0]["value"]
+        assert pick(mine, "partial_key", budget="0")[0]["value"] == pick(mine, "unauthorised")[0]["value"] < whole
+
+
+def job(store: Store, inputs: dict[str, str], **settings: Any) -> Job:
+    return Job(settings, inputs, 7, str(store.folder), 1, "fp32")
+
+
+def kept(store: Store, work: Any, inputs: dict[str, str], **settings: Any) -> tuple[str, Rows]:
+    """Run work; return the digest of what it made, and its rows."""
+    made = work(job(store, inputs, **settings))
+    return (store.put(made.arrays, made.facts) if made.arrays else ""), made.rows
+
+
+@pytest.fixture(scope="module")
+def ground(victim: Net, parts: Study, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[str, str]]:
+    """Return a store with the victim, the owner's images and the test images."""
+    store = Store(tmp_path_factory.mktemp("ground"))
+    inputs = {"victim": put_model(store, victim), "owner": put_images(store, parts.owner), "test": put_images(store, parts.test)}
+    return store, inputs
+
+
+def test_a_cut_is_what_the_smaller_budget_makes(ground: tuple[Store, dict[str, str]], victim: Net, parts: Study) -> None:
+    store, inputs = ground
+    top, _ = kept(store, climb, inputs, fields=FIELDS)
+    for share in (0.005, 0.02):
+        digest, rows = kept(store, cut, {**inputs, "climb": top}, fields=FIELDS, share=share)
+        locked, key = AdvParams(images=32, share=share).lock(victim, parts.owner, rng=generator(7))
+        found = get_key(str(store.folder), digest)
+        assert state_digest(get_model(str(store.folder), digest)) == state_digest(locked) == found.model_digest
+        assert found.facts["names"] == key.facts["names"]
+        assert state_digest(AdvParams().unlock(locked, found)) == state_digest(victim)
+        assert pick(rows, "inside_band")[0]["value"] == 1
+
+
+def test_an_inspection_has_controls_and_two_builds_tell_where_they_differ(ground: tuple[Store, dict[str, str]]) -> None:
+    store, inputs = ground
+    digests = {}
+    for name, seed in (("first", 1), ("second", 2)):
+        made = climb(Job({"fields": FIELDS}, inputs, seed, str(store.folder), 1, "fp32"))
+        top = store.put(made.arrays, made.facts)
+        digests[name], _ = kept(store, cut, {**inputs, "climb": top}, fields=FIELDS, share=0.02)
+    _, rows = kept(store, inspect, {**inputs, "locked": digests["first"]}, fields=FIELDS)
+    assert len(pick(rows, "random_places")) == 5
+    assert [row["value"] for row in pick(rows, "refused")] == [1, 1, 1]
+    assert {row["budget"] for row in pick(rows, "partial_key")} == {f"{fraction:g}" for fraction in FRACTIONS}
+    after, before = (pick(rows, "outlier_auc", attack=what)[0]["value"] for what in ("locked", "original"))
+    assert after > before
+    _, rows = kept(store, differential, {**inputs, **digests})
+    found = {row["metric"]: row["value"] for row in rows}
+    assert found["overlap"] < 0.5
+    assert (found["revealed_unshared"], found["false_alarms"]) == (1, 0)
+    assert found["revealed"] >= 1 - found["overlap"]
+    locked = pick(kept(store, cut, {**inputs, "climb": top}, fields=FIELDS, share=0.02)[1], "unauthorised")[0]["value"]
+    assert found["recovered"] > locked + 0.2
+
+
+def row(metric: str, value: float | None, n: int = 1000, **more: Any) -> dict[str, Any]:
+    """Return a row as the recipe writes it."""
+    told = {"arch": "resnet8", "configuration": "hardened", "budget_share": 0.005, "scene": 0, "attack": "", "budget": "", "extra": {}}
+    return {"metric": metric, "value": value, "n": n, **told, **more}
+
+
+def good() -> Rows:
+    """Return the rows of a lock that meets every gate."""
+    return [
+        row("original", 0.85), row("unauthorised", 0.1), row("recovered", 0.4, attack="bn-recalibrate"), row("restored", 1.0, 1),
+        row("inside_band", 1.0, 300), row("refused", 1.0, 3), row("entries", 300.0, 1, extra={"changed": 300, "share": 0.0049}),
+    ]  # fmt: skip
+
+
+def test_gates_are_met_by_a_good_lock_alone() -> None:
+    assert {line[-1] for line in _gates(good())} == {"yes"}
+    for number, wrong in [(1, {"value": 0.3}), (2, {"value": 0.7}), (3, {"value": 0.0}), (4, {"value": 0.99}), (5, {"value": 2 / 3}),
+                          (6, {"extra": {"changed": 299, "share": 0.0049}}), (6, {"extra": {"changed": 300, "share": 0.02}})]:  # fmt: skip
+        rows = good()
+        rows[number] = {**rows[number], **wrong}
+        assert [line[-1] for line in _gates(rows)].count("**no**") == 1, rows[number]
+
+
+def test_the_papers_gate_asks_for_the_control() -> None:
+    paper = [{**each, "configuration": "paper", "budget_share": None} for each in good() if each["metric"] != "entries"]
+    paper += [{**row("entries", 60.0, 1, extra={"changed": 60, "share": 0.0009}), "configuration": "paper", "budget_share": None}]
+    for value, met in ((0.84, "yes"), (0.7, "**no**")):
+        control = {**row("random_places", value), "configuration": "paper", "budget_share": None}
+        assert {line[0]: line[-1] for line in _gates([*paper, control])}[
+            "resnet8, paper: points lost by the same moves at random places"
+        ] == met
+
+
+def test_the_thief_and_training_from_scratch_choose_their_rate_seed_by_seed() -> None:
+    def tuned(scene: int, value: float | None, alone: float | None, n: int = 100) -> dict[str, Any]:
+        extra = {"images": 30, "fields": {"optimizer": "sgd"}, "from_scratch": alone}
+        return row("recovered", value, n, attack="ftal", scene=scene, extra=extra)
+
+    rows = [tuned(0, 0.5, 0.3), tuned(0, 0.2, 0.6), tuned(1, 0.9, 0.4), tuned(1, None, 0.9, 0)]
+    assert _beside(rows, 30, "sgd") == "0.70 [0.63, 0.76] / 0.50 [0.43, 0.57]"
+    assert _beside([tuned(0, None, None, 0)], 30, "sgd") == "diverged"
+    assert _beside(rows, 150, "sgd") == "-"
+
+
+def test_rates_without_a_value_are_not_pooled() -> None:
+    assert pooled([row("original", None, 0)]) is None
+    assert pooled([row("original", 0.5, 10), row("original", None, 0)])["n"] == 10  # type: ignore[index]
+
+
+def test_unknown_profiles_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="profile is"):
+        advparams(profile="huge", seed=0, store=Store(tmp_path), jobs=1, command="")
+    assert set(SCALES) == {"smoke", "quick", "full"}
