@@ -143,7 +143,7 @@ def scan(
     Examples
     --------
     >>> from modelward import embedded_model, generator, load_data
-    >>> found = scan(embedded_model().model, load_data("fashion-mini").test.take(slice(100)), restarts=1, rng=generator(0))
+    >>> found = scan(embedded_model().model, load_data("fashion-mini").test.take(slice(40)), restarts=1, screen=20, rng=generator(0))
     >>> found.masks.shape, found.flagged
     (torch.Size([10, 1, 28, 28]), ())
     """
