@@ -123,7 +123,7 @@ def _document(
     best = board[0] if board and board[0]["decided"] else None
     sentences = [SMOKE] if facts["profile"] == "smoke" else []
     told = (
-        f"{len(table['rows'])} protection{'s' * (len(table['rows']) != 1)} of one {facts['arch']} on {_data_name(parts)}, {len(table['attacks'])} attacks; "
+        f"{len(table['rows'])} protection{'s' * (len(table['rows']) != 1)} of one {facts['arch']} on {data_name(parts)}, {len(table['attacks'])} attacks; "
         f"owner {len(parts.owner)}, thieves {len(parts.attacker)} other images, test {len(parts.test)}, seed {facts['seed']}."
     )
     sentences += [
@@ -134,7 +134,7 @@ def _document(
     return {
         "schema": "modelward/matrix", "version": 1, "modelward": __version__, "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "title": f"Matrix of protections and thieves, profile {facts['profile']}",
-        "headline": _headline(best), "sentences": sentences, "data": _data_name(parts),
+        "headline": _headline(best), "sentences": sentences, "data": data_name(parts),
         "accuracy": source.rows[0]["value"] if source else None, "matrix": table, "failed": failed, "unmade": unmade, "rows": found, **facts,
         "environment": {
             "torch": torch.__version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
@@ -143,7 +143,7 @@ def _document(
     }  # fmt: skip
 
 
-def _data_name(parts: Study) -> str:
+def data_name(parts: Study) -> str:
     """Return what the data set is called."""
     return parts.owner.name.removesuffix(" owner").removesuffix(" train")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ class LockMethod(VariantMethod, ABC):
     """What locks of models and of image sets share: ``lock(thing, ...) -> (locked, key)`` and ``unlock(locked, key) -> thing``."""
 
     family: ClassVar[str] = "lock"
+    small: ClassVar[Mapping[str, Any]] = {}  # settings with which it is done in seconds, as no evidence
     exact: ClassVar[bool] = True  # unlocking gives every byte back; otherwise, something that works as well
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
@@ -235,6 +236,11 @@ class DataLock(LockMethod, ABC):
         """
         self._require_own(key)
         return self._unlock(locked, key, user=user)
+
+    def traced(self, images: ImageSet, locked: LockedImages, key: Key, users: Sequence[str]) -> Mapping[str, int]:
+        """Return how many images of a copy that turned up name which of ``users``; none where copies carry no name."""
+        del images, locked, key, users
+        return {}
 
     @abstractmethod
     def _lock(self, images: ImageSet, surrogate: nn.Module, *, secret: bytes | None, rng: torch.Generator) -> tuple[LockedImages, Key]:

@@ -16,6 +16,7 @@ from modelward.evaluation.budget import train_seconds
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Run
 from modelward.evaluation.farm import TheftSpec, applies, theft_cell
+from modelward.evaluation.zoo import null_recipe
 
 SHARES = {"smoke": (0.1,), "quick": (0.01, 0.1), "full": (0.01, 0.05, 0.1)}
 SPARSITIES = {"smoke": (0.5,), "quick": (0.1, 0.3, 0.5), "full": tuple(s / 10 for s in range(1, 10))}
@@ -55,6 +56,17 @@ def lock_cell(locking: Locking, victim: Cell, parts: Mapping[str, str], study: S
         settings={"method": locking.method, "fields": {**locking.fields, "variant": locking.variant}}, label=f"lock: {locking.name}",
         seed=derive_seed(seed, "lock", locking.method, locking.variant, locking.fields), uses=(type(method).__module__,),
         seconds=train_seconds(arch, len(study.owner), epochs, study.test.shape),
+    )  # fmt: skip
+
+
+def images_cell(locking: Locking, surrogate: Cell, parts: Mapping[str, str], study: Study, arch: str, *, seed: int) -> Cell:
+    """Return the cell that locks the owner's images, and trains networks of ``arch`` on them with and without the key."""
+    return Cell(
+        work="modelward.evaluation.work_lock_images:lock", label=f"lock: {locking.name}", uses=(find(locking.method).__module__,),
+        inputs={"victim": surrogate, **{name: parts[name] for name in ("owner", "attacker", "test")}},
+        settings={"method": locking.method, "fields": {**locking.fields, "variant": locking.variant}, "arch": arch},
+        seed=derive_seed(seed, "lock", locking.method, locking.variant, locking.fields),
+        seconds=train_seconds(arch, len(study.owner), 8 * null_recipe(arch).epochs, study.test.shape),
     )  # fmt: skip
 
 

@@ -72,7 +72,8 @@ def _right(model: nn.Module, test: ImageSet) -> torch.Tensor:
 def _accuracies(method: ModelLock, victim: nn.Module, locked: nn.Module, opened: nn.Module, test: ImageSet) -> list[Row]:
     """Return the accuracy of the original, of who holds the key, of who lacks it, and of who cuts the lock out of the file."""
     models = {"original": victim, "authorised": opened, "unauthorised": locked, "stripped": method.stripped(locked)}
-    return [rate(name, int(_right(model, test).sum()), len(test)) for name, model in models.items() if model is not None]
+    extra = {"chance": float(test.labels.bincount().max() / len(test))}
+    return [rate(name, int(_right(model, test).sum()), len(test), extra=extra) for name, model in models.items() if model is not None]
 
 
 def _fidelity(victim: nn.Module, opened: nn.Module, test: ImageSet) -> list[Row]:

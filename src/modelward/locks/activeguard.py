@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +110,7 @@ class ActiveGuard(ModelLock):
             black_box="yes with probabilities; by labels with a weaker p",
         ),
     )
+    small: ClassVar[Mapping[str, Any]] = {"users": 8, "nulls": 64, "steps": 60, "seeds": 32, "bits": 16, "epochs": 1, "share": 0.01, "images": 64}
 
     mode: str = "bound"
     answers: str = "random"

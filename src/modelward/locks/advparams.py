@@ -110,6 +110,7 @@ class AdvParams(ModelLock):
             black_box="no: whoever opens holds the weights",
         ),
     )
+    small: ClassVar[Mapping[str, Any]] = {"share": 0.01, "images": 64}
 
     share: float = 0.005
     layers: int = 25

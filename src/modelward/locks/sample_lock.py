@@ -102,6 +102,7 @@ class SampleLock(ModelLock):
             black_box="yes: users send images, the network may stay behind an interface",
         ),
     )
+    small: ClassVar[Mapping[str, Any]] = {"epochs": 4, "width": 4, "warm": 1, "identity_bits": 0, "restarts": 1}
     exact: ClassVar[bool] = False
 
     identity_bits: int = 32
