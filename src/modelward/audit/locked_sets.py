@@ -157,7 +157,8 @@ def read_locked(folder: Path) -> Folder:
     files, originals, manifest = said.get("files"), said.get("originals"), said.get("set")
     listed = [names for names in (files, originals) if isinstance(names, list) and all(isinstance(n, str) and _inside(n) for n in names)]
     shape = manifest.get("shape") if isinstance(manifest, dict) else None
-    if len(listed) != 2 or len(listed[0]) != len(listed[1]) or not isinstance(shape, list) or len(shape) != 3 or not listed[0]:
+    fit = len(listed) == 2 and len(listed[0]) == len(listed[1]) > 0
+    if not fit or not isinstance(manifest, dict) or not isinstance(shape, list) or len(shape) != 3:
         message = f"{MANIFEST} is damaged or was altered: its lists of files and images do not fit together"
         raise FormatError(message)
     pixels = _read_pixels(folder, listed[0], shape)
