@@ -71,15 +71,20 @@ class Codes:
         return torch.cat([self.gate, self._plan.encode(self._tag(user))])
 
     def named(self, word: Tensor, users: Sequence[str]) -> str | None:
-        """Return whom of ``users`` the bits (length,), uint8, name: the one whose word is nearest, if it is so near that chance would hardly be.
+        """Return whom of ``users`` the bits (length,), uint8, name; see `names`."""
+        return self.names(word[None], users)[0]
 
-        Words of two users differ in more bytes than they have bytes of parity. Of random bits, no name is read with probability 1 - `FALSE`.
+    def names(self, words: Tensor, users: Sequence[str]) -> list[str | None]:
+        """Return whom of ``users`` each of the words (N, length), uint8, names: the one whose word is nearest, if it is near enough.
+
+        Words of two users differ in more bytes than they have bytes of parity. Random bits name anybody with probability `FALSE` at most.
         """
         if not self.bits or not users:
-            return None
-        wrong = {user: int((word[GATE:] != self.word(user)[GATE:]).sum()) for user in users}
-        best = min(users, key=wrong.__getitem__)
-        return best if len(users) * _chance(self.bits, wrong[best]) <= FALSE else None
+            return [None] * len(words)
+        known = torch.stack([self.word(user) for user in users])[:, GATE:]
+        wrong, nearest = (words[:, None, GATE:] != known).sum(2).min(1)
+        near = [len(users) * _chance(self.bits, int(count)) <= FALSE for count in wrong]
+        return [users[int(place)] if close else None for place, close in zip(nearest, near, strict=True)]
 
     def _tag(self, user: str) -> bytes:
         """Return the bytes that stand for a user."""

@@ -142,7 +142,7 @@ def _names(lock: SampleLock, key: Key, test: ImageSet) -> Iterator[Row]:
         drawn = _drawn(net, few)
         for kind in kinds:
             words = (lock.read(roundtrip(drawn, *kind), key) > 0).to(torch.uint8)
-            named = [codes.named(word, USERS) for word in words]
+            named = codes.names(words, USERS)
             right[kind] += sum(name == user for name in named)
             wrong[kind] += sum(name not in {user, None} for name in named)
     n = len(few) * len(USERS)
@@ -150,4 +150,4 @@ def _names(lock: SampleLock, key: Key, test: ImageSet) -> Iterator[Row]:
         label = kind[0] if kind[0] == "png" else f"{kind[0]} {kind[1]}"
         yield rate("identified", right[kind], n, attack=label, extra={"somebody_else": wrong[kind]})
     plain = (lock.read(few.pixels, key) > 0).to(torch.uint8)
-    yield rate("named_without_trigger", sum(codes.named(word, USERS) is not None for word in plain), len(few))
+    yield rate("named_without_trigger", sum(name is not None for name in codes.names(plain, USERS)), len(few))
