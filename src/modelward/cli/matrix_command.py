@@ -23,6 +23,9 @@ FromRows = Annotated[
     Path | None,
     typer.Option("--from", metavar="JSON", help="Make page and table again from the rows of a matrix.json; nothing is measured."),
 ]
+View = Annotated[
+    str | None, typer.Option("--view", metavar="NAME", help="Write the rows in another order, too: ip-survey, the table of the survey.")
+]
 SourceData = Annotated[str, typer.Option("--data", metavar="DATA", help="Labelled images: name, folder, zip or file.")]
 WORDS = {"robust": "yes", "broken": "broken", "useless": "-", "fragile": "no mark", "failed": "failed", "not tested": ""}
 
@@ -35,6 +38,7 @@ def matrix(
     arch: SourceArch = "lenet5",
     data: SourceData = "fashion-mini",
     from_rows: FromRows = None,
+    view: View = None,
     jobs: Jobs = None,
     dry_run: DryRun = False,
 ) -> int:
@@ -43,10 +47,11 @@ def matrix(
     A source model is trained and protected by every method; every protected model is stolen in every way that the rules of the survey pick for
     its mechanism, and in the ways of somebody who knows the method; every key is asked about every stolen model.
 
-    Writes matrix.html, matrix.csv and matrix.json into --out (./matrix). After an interruption the same command goes on where it stopped.
+    Writes matrix.html, matrix.csv and matrix.json into --out (./matrix), and a view beside them, with --from too. After an interruption the same
+    command goes on where it stopped.
     """
     if from_rows is not None:
-        return _again(options, from_rows)
+        return _again(options, from_rows, view)
     chosen: dict[str, Any] = {
         "arch": arch, "data": data, "profile": options.profile, "methods": tuple(method or ()), "seed": options.seed, "jobs": jobs,
         "variants": tuple(variant or (("hardened", "paper") if options.profile == "full" else ("hardened",))),
@@ -56,37 +61,51 @@ def matrix(
         from modelward.audit.matrix import matrix as run
         from modelward.audit.run import estimate
         from modelward.evaluation.store import Store
-        from modelward.report.matrix_page import write_matrix
+        from modelward.report.views import view_named
 
+        if view is not None:
+            view_named(view)
         store = Store()
         if dry_run:
             cost = estimate(dry_run_matrix(**chosen, store=store), store, jobs)
         else:
             document = run(**chosen, store=store, command=command_line())
-            paths = write_matrix(document, options.out or Path("matrix"))
+            paths = _written(document, options.out or Path("matrix"), view)
     if dry_run:
         show_plan(cost, as_json=options.as_json)
-    elif options.as_json:
-        emit("matrix", {**document, "files": {path.suffix[1:]: path for path in paths}})
-    else:
-        _show(document)
-        say(f"matrix: {paths[0]}", wrap=False)
-    return 0
+        return 0
+    return _told(options, document, paths)
 
 
-def _again(options: Options, path: Path) -> int:
+def _again(options: Options, path: Path, view: str | None) -> int:
     """Write the page and the table of a document that was measured before."""
     with working(options):
         from modelward.audit.matrix import read_matrix
-        from modelward.report.matrix_page import write_matrix
 
         document = read_matrix(path)
-        paths = write_matrix(document, options.out or path.parent)
+        paths = _written(document, options.out or path.parent, view)
+    return _told(options, document, paths)
+
+
+def _written(document: Mapping[str, Any], folder: Path, view: str | None) -> dict[str, Path]:
+    """Write the matrix, and a view of it, and return the files by what they are."""
+    from modelward.report.matrix_page import write_matrix
+    from modelward.report.views import view_named
+
+    more = None if view is None else view_named(view)
+    paths = {path.suffix[1:]: path for path in write_matrix(document, folder)}
+    return paths | ({path.name: path for path in more(document, folder)} if more else {})
+
+
+def _told(options: Options, document: Mapping[str, Any], paths: Mapping[str, Path]) -> int:
+    """Show or emit what was written."""
     if options.as_json:
-        emit("matrix", {**document, "files": {path.suffix[1:]: path for path in paths}})
+        emit("matrix", {**document, "files": paths})
     else:
         _show(document)
-        say(f"matrix: {paths[0]}", wrap=False)
+        for name, path in paths.items():
+            if path.suffix == ".html":
+                say(f"{'matrix' if name == 'html' else path.stem}: {path}", wrap=False)
     return 0
 
 
