@@ -44,6 +44,23 @@ def test_every_user_gets_a_key_of_his_own_for_the_one_build(folder, shell, mlp_v
         assert (said["user"], said["state"], said["claims"], said["genuine"]) == (user, state, user, True)
 
 
+def test_a_registry_opens_for_active_users_alone(folder, shell):
+    (folder / "users.csv").write_text("user,expires\nann,2020-01-01\nbob,\ncy,\n")
+    assert shell(*ISSUE, "--csv", "users.csv", "-q").code == 0
+    assert shell("revoke", "cy").code == 0
+    key = read_key(folder / "keys" / "bob.advparams.mw")
+    write_key(folder / "forged.mw", dataclasses.replace(key, facts={**key.facts, "entries": 0}))
+    cases = (("keys/ann.advparams.mw", "expired"), ("keys/cy.advparams.mw", "revoked"), ("forged.mw", "not the key that user bob was issued"),
+             ("keys/bob.advparams.mw", ""), ("k.mw", ""))  # fmt: skip
+    for number, (path, words) in enumerate(cases):
+        out = folder / f"{number}.safetensors"
+        opening = ("unlock", "--model", "locked.safetensors", "--key", path, "--out-model", out.name, "--registry", "registry.sqlite")
+        found = shell(*opening)
+        assert found.code == (2 if words else 0), found.err
+        assert words in found.err
+        assert out.exists() == (not words)
+
+
 def test_a_key_that_was_given_another_name_is_nobodys(folder, shell):
     assert shell(*ISSUE, "--user", "ann", "-q").code == 0
     key = read_key(folder / "keys" / "ann.advparams.mw")

@@ -52,7 +52,9 @@ def lock_maker(method: str, locked: Path, key: Key, arch: str | None = None) -> 
         raise UsageError(message)
     chosen = locking(method, dict(key.fact(dict, "settings")))
     if not isinstance(chosen, ModelLock):
-        message = f"{method} locks images: a user's name is written into the copy that is opened for him, by `modelward unlock --user`"
+        message = (
+            f"{method} locks images: a customer's name is written into the copy that is opened for him, by `modelward unlock --customer`"
+        )
         raise UsageError(message)
     model = load_model(locked, arch).model
 
@@ -62,6 +64,21 @@ def lock_maker(method: str, locked: Path, key: Key, arch: str | None = None) -> 
         return Protected(model, chosen.issue(model, key, user, secret=secret, rng=rng), changed=False)
 
     return make
+
+
+def require_standing(key: Key, registry: Path | None) -> None:
+    """Raise `InputError` where ``registry`` says that the user of a key may not use it; the owner's own key always may.
+
+    A key that was changed since it was issued is known to no registry.
+    """
+    if registry is None or "user" not in key.facts:
+        return
+    book = Registry(registry)
+    user = key.fact(str, "user")
+    book.require(user, key.method)
+    if key_digest(key) not in {grant.key_digest for grant in book.grants(purpose=key.method) if grant.user == user}:
+        message = f"this is not the key that user {user} was issued: its content differs from the digest in {registry.name}"
+        raise InputError(message)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,15 @@ def lock(method: str, settings: dict[str, Any], question: Question, *, store: St
     return Locked(locked, Key(key.method, key.variant, key.model_digest, facts, key.tensors), right[0], right[1], len(test))
 
 
-def unlock(path: Path, key: Key, arch: str | None = None) -> nn.Module:
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What unlocking gives: a model, and whether it is the original byte for byte."""
+
+    model: nn.Module
+    exact: bool
+
+
+def unlock(path: Path, key: Key, arch: str | None = None) -> Opened:
     """Return the model in ``path``, opened with ``key``.
 
     Raises
@@ -78,4 +86,4 @@ def unlock(path: Path, key: Key, arch: str | None = None) -> nn.Module:
         for a key of another model, or one that lacks entries.
     """
     method = _of_models(key.method, {})
-    return method.unlock(load_model(path, arch).model, key)
+    return Opened(method.unlock(load_model(path, arch).model, key), method.exact)

@@ -142,6 +142,9 @@ def unlock(
     customer: Annotated[
         str, typer.Option("--customer", metavar="NAME", help="Mark the copy of an image set as this customer's; its lowest bits change.")
     ] = "",
+    registry: Annotated[
+        Path | None, typer.Option("--registry", metavar="FILE", help="Open for users only whose grant in this registry is active.")
+    ] = None,
     arch: Arch = None,
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,
@@ -150,6 +153,8 @@ def unlock(
     if (model is None) == (data is None):
         raise UsageError("say what to unlock: --model FILE or --data DIR")
     if data is not None:
+        if registry is not None:
+            raise UsageError("--registry knows the users of a locked model; an image set is opened by its owner, for a --customer")
         target = _target("unlock --data", out_data, "--out-data DIR", out_model, "--out-model")
         return _unlock_data(options, data, key, target, customer, passphrase_of(passphrase_file, passphrase_fd))
     if customer:
@@ -157,16 +162,19 @@ def unlock(
     target = _target("unlock --model", out_model, "--out-model FILE", out_data, "--out-data")
     require_free(target, "--out-model", "a model")
     with working(options):
+        from modelward.audit.lock_users import require_standing
         from modelward.audit.locking import unlock as work
         from modelward.keys import read_key
         from modelward.models import save_model
 
-        opened = work(cast("Path", model), read_key(key, passphrase=passphrase_of(passphrase_file, passphrase_fd)), arch)
-        save_model(target, opened)
+        found = read_key(key, passphrase=passphrase_of(passphrase_file, passphrase_fd))
+        require_standing(found, registry)
+        opened = work(cast("Path", model), found, arch)
+        save_model(target, opened.model)
     if options.as_json:
-        emit("unlock", {"model": target})
+        emit("unlock", {"model": target, "exact": opened.exact})
     else:
-        say(f"opened, byte for byte: {target}", wrap=False)
+        say(f"opened, byte for byte: {target}" if opened.exact else f"opened, with the trigger in front of it: {target}", wrap=False)
     return 0
 
 
