@@ -102,19 +102,22 @@ class Crafting:
                 break
         return Probes(pixels, found, distances)
 
+    def begun(self, origin: Tensor, windows: Tensor) -> Descent:
+        """Return a descent that has taken no step yet, from float images (N, C, H, W)."""
+        return Descent(origin, windows[:, 0].long(), torch.full((len(origin),), self.kappa), None)
+
     def _descend(self, model: nn.Module, origin: Tensor, windows: Tensor) -> Descent:
         """Run Adam on all of them at once; ``found`` and ``near`` of what comes back hold the nearest images inside their windows."""
-        run = Descent(origin, windows[:, 0].long(), torch.full((len(origin),), self.kappa), None)
-        middle = windows[:, 1:].mean(1).float()
-        look = max(1, self.steps // LOOKS)
+        run, look = self.begun(origin, windows), max(1, self.steps // LOOKS)
         for number in range(1, self.steps + 1):
-            self._step(model, run, windows, middle, number)
+            self.step(model, run, windows, number)
             if number % look == 0:
                 run.c = torch.where(run.near.isfinite(), run.c, run.c * 2)
         return run
 
-    def _step(self, model: nn.Module, run: Descent, windows: Tensor, middle: Tensor, number: int) -> None:
-        """Take one step; one forward and one backward pass."""
+    def step(self, model: nn.Module, run: Descent, windows: Tensor, number: int) -> None:
+        """Take step ``number`` (from 1) of a frozen model's descent: one forward and one backward pass."""
+        middle = windows[:, 1:].mean(1).float()
         image, slope = run.image()
         image = image.mul_(255).round_().div_(255)  # what a file would hold
         leaf = leaf_of(image)
