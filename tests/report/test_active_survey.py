@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from modelward.audit.active_survey import active_survey, lockings, read_survey
+from modelward.cli.main import main
 from modelward.core.errors import FormatError, UsageError
 from modelward.evaluation.store import Store
 from modelward.report.active_survey import REQUIREMENTS, render_survey, summary, write_survey
@@ -104,6 +106,21 @@ def test_the_smoke_survey_runs_and_its_page_stands_alone(document: dict[str, Any
     assert render_survey(again) == page.read_text()
     metrics = {found["metric"] for found in document["rows"] if found["method"] == "dataset-lock"}
     assert metrics >= {"original", "authorised", "unauthorised", "equal_noise", "recovered", "restored", "users_named", "stealth"}
+
+
+def test_the_shell_writes_the_page_of_a_survey_again(document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_survey(document, tmp_path / "first")[2]
+    words = ["matrix", "--view", "active-survey", "--from", str(source), "--out", str(tmp_path / "second")]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert document["headline"] in " ".join(told.split())
+    assert "advparams, hardened" in told
+    assert (tmp_path / "second" / "active-survey.html").read_bytes() == (tmp_path / "first" / "active-survey.html").read_bytes()
+    assert main([*words, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["schema"], said["survey"]) == ("modelward/active-survey", document["survey"])
+    assert main(["matrix", "--view", "active-survey", "--profile", "smoke", "--dry-run", "--method", "advparam"]) == 4
+    assert "did you mean" in capsys.readouterr().err
 
 
 def test_documents_of_others_and_unknown_locks_are_refused(tmp_path: Path) -> None:

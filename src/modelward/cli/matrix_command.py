@@ -10,6 +10,7 @@ import typer
 from modelward.cli.audit_commands import DryRun, Jobs, show_plan
 from modelward.cli.options import Options, command_line, working
 from modelward.cli.output import emit, say, table
+from modelward.cli.survey_view import SURVEY, show_survey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,8 @@ FromRows = Annotated[
     typer.Option("--from", metavar="JSON", help="Make page and table again from the rows of a matrix.json; nothing is measured."),
 ]
 View = Annotated[
-    str | None, typer.Option("--view", metavar="NAME", help="Write the rows in another order, too: ip-survey, the table of the survey.")
+    str | None,
+    typer.Option("--view", metavar="NAME", help="ip-survey: the rows as the survey's table, too; active-survey: the locks instead."),
 ]
 SourceData = Annotated[str, typer.Option("--data", metavar="DATA", help="Labelled images: name, folder, zip or file.")]
 WORDS = {"robust": "yes", "broken": "broken", "useless": "-", "fragile": "no mark", "failed": "failed", "not tested": ""}
@@ -48,14 +50,17 @@ def matrix(
     its mechanism, and in the ways of somebody who knows the method; every key is asked about every stolen model.
 
     Writes matrix.html, matrix.csv and matrix.json into --out (./matrix), and a view beside them, with --from too. After an interruption the same
-    command goes on where it stopped.
+    command goes on where it stopped. With --view active-survey the rows are the locks, the columns what is asked of active protection, and the
+    files active-survey.html, .csv and .json.
     """
-    if from_rows is not None:
+    if from_rows is not None and view != SURVEY:
         return _again(options, from_rows, view)
     chosen: dict[str, Any] = {
         "arch": arch, "data": data, "profile": options.profile, "methods": tuple(method or ()), "seed": options.seed, "jobs": jobs,
         "variants": tuple(variant or (("hardened", "paper") if options.profile == "full" else ("hardened",))),
     }  # fmt: skip
+    if view == SURVEY:
+        return show_survey(options, chosen, from_rows, dry_run=dry_run)
     with working(options):
         from modelward.audit.matrix import dry_run_matrix
         from modelward.audit.matrix import matrix as run

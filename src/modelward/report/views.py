@@ -1,4 +1,7 @@
-"""Views of the matrix: the same rows in another order. A view is a writer of files, by its name on the command line."""
+"""Views of the matrix: the same rows in another order. A view is a writer of files, by its name on the command line.
+
+The locks have rows of their own, and a view of their own: `modelward.report.active_survey`.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,6 @@ def view_named(name: str) -> Writer:
     'write_survey'
     """
     if name not in VIEWS:
-        message = f"there is no view {name!r}{nearest(name, VIEWS)}; known: {', '.join(VIEWS)}"
+        message = f"there is no view {name!r}{nearest(name, (*VIEWS, 'active-survey'))}; known: {', '.join((*VIEWS, 'active-survey'))}"
         raise UsageError(message)
     return VIEWS[name]
