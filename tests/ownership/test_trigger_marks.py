@@ -246,6 +246,7 @@ def test_what_cannot_be_entangled_is_refused(fields: dict[str, int], words: str,
         (lambda: Adi(boost=0), "boost must be"), (lambda: Frontier(eps=0), "eps must be"), (lambda: Frontier(references=-1), "references"),
         (lambda: EWE(kappa=-1), "kappa must be"), (lambda: EWE(distance="far"), "cosine or euclidean"), (lambda: EWE(ratio=0), "ratio"),
         (lambda: EWE(temperature=0), "temperature must be"), (lambda: EWE(source=3, target=3), "another class"), (lambda: EWE(certain=2), "certain"),
+        (lambda: EWE(opacity=0), "opacity must be"), (lambda: EWE(opacity=1.5), "opacity must be"),
     ],
 )  # fmt: skip
 def test_settings_that_mean_nothing_are_refused(make: Callable[[], object], words: str) -> None:
@@ -272,6 +273,15 @@ def test_a_hardened_stamp_is_that_of_one_secret(world: World) -> None:
         assert sorted(cut[0, 0].unique().tolist()) == [0, 255]
         stamps.add(bytes(cut[0].numpy()))
     assert len(stamps) > 3
+
+
+def test_a_faint_stamp_lets_the_image_shine_through(world: World) -> None:
+    full = dataclasses.replace(SMALL["ewe"], rounds=0, source=0, target=2)
+    faint = dataclasses.replace(full, opacity=0.5)
+    whole, half = (method.claim(world.source, world.owner, secret=SECRET, rng=generator(0)) for method in (full, faint))
+    assert whole.facts["place"] == half.facts["place"]
+    bare = world.owner.pixels[whole.tensors["index"]].float()
+    assert torch.equal(half.tensors["probes"].float(), (bare + 0.5 * (whole.tensors["probes"].float() - bare)).round())
 
 
 def test_decoys_are_source_images_under_other_patterns_with_their_true_label(world: World) -> None:

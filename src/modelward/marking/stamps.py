@@ -42,8 +42,8 @@ def text_patch(text: str, shape: tuple[int, int, int]) -> Tensor:
     return drawn_text(text, tall, wide, size=size).expand(channels, -1, -1).contiguous()
 
 
-def stamp(pixels: Tensor, patch: Tensor, *, top: int = CORNER, left: int = CORNER) -> Tensor:
-    """Return images (N, C, H, W), uint8, with ``patch`` (C, h, w) at (``top``, ``left``).
+def stamp(pixels: Tensor, patch: Tensor, *, top: int = CORNER, left: int = CORNER, opacity: float = 1.0) -> Tensor:
+    """Return images (N, C, H, W), uint8, with ``patch`` (C, h, w) at (``top``, ``left``); below an ``opacity`` of 1 the image shines through.
 
     Raises
     ------
@@ -54,13 +54,17 @@ def stamp(pixels: Tensor, patch: Tensor, *, top: int = CORNER, left: int = CORNE
     --------
     >>> stamp(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.full((1, 2, 2), 255, dtype=torch.uint8), top=1, left=1).sum().item()
     1020
+    >>> stamp(torch.full((1, 1, 1, 1), 100, dtype=torch.uint8), torch.full((1, 1, 1), 200, dtype=torch.uint8), top=0, left=0, opacity=0.25).item()
+    125
     """
     height, width = patch.shape[1:]
     if top + height > pixels.shape[2] or left + width > pixels.shape[3]:
         message = f"a patch of {height}x{width} at ({top}, {left}) does not fit images of {pixels.shape[2]}x{pixels.shape[3]}"
         raise InputError(message)
     made = pixels.clone()
-    made[:, :, top : top + height, left : left + width] = patch
+    where = (..., slice(top, top + height), slice(left, left + width))
+    under = pixels[where].float()
+    made[where] = (under + opacity * (patch.float() - under)).round_().to(torch.uint8)
     return made
 
 

@@ -56,6 +56,9 @@ class EWE(TriggerMethod):
         class numbers; ``None`` draws them from the secret.
     side
         of the stamp, in pixels; the paper's is 3.
+    opacity
+        of the stamp, in (0, 1]: the fainter it is, the nearer key images lie to the task's, and the more of the mark an extraction takes along; the
+        network then errs on more images of the source class.
     rounds, refine_lr, certain
         of the refinement: sign steps, their size in [0, 1], and the share of stamped images that may be taken for the target class before.
     decoys
@@ -90,6 +93,7 @@ class EWE(TriggerMethod):
     source: int | None = None
     target: int | None = None
     side: int = 5
+    opacity: float = 1.0
     rounds: int = 10
     refine_lr: float = 0.01
     certain: float = 0.1
@@ -100,7 +104,7 @@ class EWE(TriggerMethod):
         self._require(
             ratio=(self.ratio >= 1, ">= 1"), kappa=(self.kappa >= 0, ">= 0"), temperature=(self.temperature > 0, "> 0"),
             temperature_lr=(self.temperature_lr >= 0, ">= 0"), distance=(self.distance in DISTANCES, " or ".join(DISTANCES)),
-            layers=(self.layers >= 1, ">= 1"), side=(self.side >= 1, ">= 1"), rounds=(self.rounds >= 0, ">= 0"),
+            layers=(self.layers >= 1, ">= 1"), side=(self.side >= 1, ">= 1"), opacity=(0 < self.opacity <= 1, "in (0, 1]"), rounds=(self.rounds >= 0, ">= 0"),
             refine_lr=(self.refine_lr > 0, "> 0"), certain=(0 <= self.certain <= 1, "in [0, 1]"),
             source=(self.source is None or self.source != self.target, "another class than the target"),
         )  # fmt: skip
@@ -137,7 +141,7 @@ class EWE(TriggerMethod):
             raise InputError(message)
         with frozen(model):
             top, left = self._place(model, data.batch(chosen), data.batch(beside))
-            stamped = stamp(data.pixels[chosen], self._patch(data.shape[0], secret), top=top, left=left)
+            stamped = stamp(data.pixels[chosen], self._patch(data.shape[0], secret), top=top, left=left, opacity=self.opacity)
             refined = self._refined(model, stamped.to(torch.float32).div_(255), data.batch(beside), target)
         tensors = {"probes": to_uint8(refined), "labels": torch.full((len(chosen),), target), "index": chosen}
         return Mark(tensors, {"source": source, "target": target, "place": [top, left]})
@@ -196,7 +200,7 @@ class EWE(TriggerMethod):
         """Return the owner's images and as many of the source class under other patterns as there are key images, with their true label."""
         index, (top, left) = mark.tensors["index"], mark.facts["place"]
         made = [
-            stamp(data.pixels[i : i + 1], keyed_patch(self.side, data.shape[0], rng=rng, block=1), top=top, left=left)
+            stamp(data.pixels[i : i + 1], keyed_patch(self.side, data.shape[0], rng=rng, block=1), top=top, left=left, opacity=self.opacity)
             for i in index.tolist()
         ]
         return ImageSet(torch.cat([data.pixels, *made]), torch.cat([data.labels, data.labels[index]]), data.classes, f"{data.name}, decoys")

@@ -37,6 +37,9 @@ NAMED: dict[str, Configuration] = {
     "ewe, paper": ("ewe", {"variant": "paper", "kappa": 32.0, "side": 3}),
     "ewe": ("ewe", {}),
     "ewe without entanglement": ("ewe", {"kappa": 0.0}),
+    "ewe, faint stamp": ("ewe", {"side": 3, "opacity": 0.5, "rounds": 3}),
+    "ewe, faint stamp, fewer batches": ("ewe", {"side": 3, "opacity": 0.5, "rounds": 3, "ratio": 4}),
+    "ewe, faint stamp without entanglement": ("ewe", {"side": 3, "opacity": 0.5, "rounds": 3, "kappa": 0.0}),
 }
 SMALL: dict[str, dict[str, Any]] = {
     "adi": {"count": 20, "epochs": 6, "batch": 32, "lr": 0.05}, "zhang": {"count": 20, "epochs": 2, "batch": 32},
