@@ -22,7 +22,7 @@ from modelward.keys.derive import derive
 from modelward.keys.registry import Registry
 from modelward.locks.advparams import AdvParams
 from modelward.locks.control_layer import ANSWERS, ControlLayer, stripped
-from modelward.locks.credentials import Build, built, opened_by, opened_by_owner, opened_by_window, secret_of, slot_key
+from modelward.locks.credentials import Build, delivered, opened_by, opened_by_owner, opened_by_window, secret_of, slot_key
 from modelward.locks.enrolment import Desk, with_slot
 from modelward.locks.gate import Gate
 from modelward.locks.probing import Crafting
@@ -110,7 +110,16 @@ class ActiveGuard(ModelLock):
             black_box="yes with probabilities; by labels with a weaker p",
         ),
     )
-    small: ClassVar[Mapping[str, Any]] = {"users": 8, "nulls": 64, "steps": 60, "seeds": 32, "bits": 16, "epochs": 1, "share": 0.01, "images": 64}
+    small: ClassVar[Mapping[str, Any]] = {
+        "users": 8,
+        "nulls": 64,
+        "steps": 60,
+        "seeds": 32,
+        "bits": 16,
+        "epochs": 1,
+        "share": 0.01,
+        "images": 64,
+    }
 
     mode: str = "bound"
     answers: str = "random"
@@ -160,23 +169,23 @@ class ActiveGuard(ModelLock):
         marked, facts = self.watermark.embed(model, data, own, rng=rng)
         nulls = null_answers(marked, data, count=self.nulls, eps=self.eps, rng=rng)
         windows = place(nulls, width=self.width, guard=self.guard * self.width, keep=self.users * (1 if self.count == 1 else 2))
-        locked = self._delivered(marked, data, own, windows, rng)
+        locked = marked
+        if self.delivery != "server":
+            inside = AdvParams(share=self.share, images=self.images) if self.delivery == "bound" else None
+            locked = delivered(marked, self._layer(own, windows), inside, data, own, rng=rng)
         drawn = torch.randperm(len(data), generator=rng)[: self.seeds]
         tensors = {"secret": torch.tensor(list(own), dtype=torch.uint8), "windows": windows, "seeds": data.pixels[drawn].contiguous()}
         said = {"settings": self.settings(), "original": state_digest(marked), "watermark": facts, "content": state_digest(tensors)}
         return locked, Key(self.card.name, self.variant, state_digest(locked), said, tensors)
 
-    def _delivered(self, marked: nn.Module, data: ImageSet, secret: bytes, windows: Tensor, rng: torch.Generator) -> nn.Module:
-        """Return what is handed out, or put behind the gate."""
-        if self.delivery == "server":
-            return marked
-        inner, inner_key = private_copy(marked), None
-        if self.delivery == "bound":
-            inner, inner_key = AdvParams(share=self.share, images=self.images).lock(marked, data, rng=rng)
-        paper = self.variant == "paper"
+    def _layer(self, secret: bytes, windows: Tensor) -> ControlLayer:
+        """Return the control layer; that of the paper lets in by windows, so it has to hold them."""
         seed = int.from_bytes(derive(secret, "layer", length=8), "big") >> 1
-        layer = ControlLayer(answers="constant" if paper else self.answers, seed=seed, windows=windows.tolist() if paper else [])
-        return built(layer, inner, inner_key, secret, state_digest(marked))
+        return (
+            ControlLayer(answers="constant", windows=windows.tolist())
+            if self.variant == "paper"
+            else ControlLayer(answers=self.answers, seed=seed)
+        )
 
     def _unlock(self, locked: nn.Module, key: Key) -> nn.Module:
         own = type(self).configured(key.fact(dict, "settings"))
@@ -205,16 +214,7 @@ class ActiveGuard(ModelLock):
         """Return the locked model with a slot for each user, and their credentials, all crafted at once.
 
         A credential of `issue` brings its slot along, and nobody can take that away; one of `enrol` opens a file with its slot alone, which
-        `revoke` deletes.
-
-        Parameters
-        ----------
-        locked, key
-            the build, with the slots that it has, and the owner's key.
-        users
-            names with the users' secrets.
-        taken
-            credentials issued before: nobody gets their windows again.
+        `revoke` deletes. ``users`` are names with the users' secrets; nobody gets the windows of the credentials ``taken`` again.
         """
         windows = [require_windows(old.fact(list, "windows")) for old in taken]
         made, slots = self._desk(locked, key).made(users, windows, rng=rng)
@@ -225,13 +225,7 @@ class ActiveGuard(ModelLock):
         return build.with_slots({**build.layer.slots, **slots}), whole
 
     def revoke(self, locked: nn.Module, made: Key) -> nn.Module:
-        """Return the locked model without a user's slot; who has an older file keeps what that opens.
-
-        Raises
-        ------
-        UsageError
-            when the model has no slot of that credential.
-        """
+        """Return the locked model without a user's slot, or raise `UsageError` when it has none; who has an older file keeps what that opens."""
         build = Build.of(locked)
         tag = slot_key(made, build).tag
         if tag not in build.layer.slots:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from modelward.core.canonical import canonical_json
 from modelward.core.errors import InputError
 from modelward.core.guard import predict, private_copy, state_digest
+from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.keys.derive import derive
 from modelward.keys.files import pack_key, unpack_key
@@ -52,11 +53,26 @@ class Build:
         return made.requires_grad_(requires_grad=False).eval()
 
 
-def built(layer: ControlLayer, inner: nn.Module, inner_key: Key | None, secret: bytes, original: str) -> Assembly:
-    """Return a network behind a control layer, its parameter key sealed inside."""
-    content = b"" if inner_key is None else pack_key(inner_key)
+def delivered(
+    marked: nn.Module, layer: ControlLayer, lock: AdvParams | None, data: ImageSet, secret: bytes, *, rng: torch.Generator
+) -> Assembly:
+    """Return a network behind a control layer: locked by ``lock``, where there is one, and its parameter key sealed inside.
+
+    Parameters
+    ----------
+    marked
+        the network as its users are to have it.
+    data
+        labelled images for the lock.
+    secret
+        the owner's; it opens what is sealed.
+    """
+    inner, content = private_copy(marked), b""
+    if lock is not None:
+        inner, inner_key = lock.lock(marked, data, rng=rng)
+        content = pack_key(inner_key)
     digest = state_digest(inner)
-    blob = sealed(derive(secret, "content", digest, original), content, digest)
+    blob = sealed(derive(secret, "content", digest, state_digest(marked)), content, digest)
     made = replace(layer, sealed=len(blob)).assemble([inner])
     made.get_buffer(SEALED).copy_(torch.tensor(list(blob), dtype=torch.uint8))
     return made.eval()
