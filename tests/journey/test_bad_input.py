@@ -266,12 +266,24 @@ def finished(store):
         return 0
 
 
+LITTLE = """
+profile: smoke
+images: 64
+evasion: [{method: pgd, eps: [2/255, 8/255]}, {method: noise, eps: [2/255, 8/255]}]
+corruptions: [jpeg, blur, noise]
+theft: [{method: ftal, settings: {epochs: 2}, copies: 6}]
+ownership: []
+"""
+
+
 def test_ctrl_c_in_an_audit_then_the_same_command_goes_on(tmp_path):
-    command = [sys.executable, "-m", "modelward", "audit", "--profile", "smoke", "--seed", "5", "--out", str(tmp_path / "out")]
+    (tmp_path / "plan.yaml").write_text(LITTLE)
+    words = ["audit", "--plan", str(tmp_path / "plan.yaml"), "--seed", "5", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "modelward", *words]
     env = os.environ | {"MODELWARD_HOME": str(tmp_path / "store")}
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 150
-    while time.time() < deadline and finished(tmp_path / "store") < 3:
+    while time.time() < deadline and process.poll() is None and finished(tmp_path / "store") < 3:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
