@@ -21,6 +21,7 @@ from modelward.io.atomic import write_text
 from modelward.reproduce.activeguard import activeguard
 from modelward.reproduce.additional_class import additional_class
 from modelward.reproduce.advparams import advparams
+from modelward.reproduce.dataset_lock import dataset_lock
 from modelward.reproduce.fingerprints import fingerprints
 from modelward.reproduce.gan_removal import gan_removal
 from modelward.reproduce.infip import infip
@@ -35,6 +36,7 @@ RECIPES: dict[str, Recipe] = {
     "activeguard": activeguard,
     "additional-class": additional_class,
     "advparams": advparams,
+    "dataset-lock": dataset_lock,
     "fingerprints": fingerprints,
     "gan-removal": gan_removal,
     "infip": infip,
