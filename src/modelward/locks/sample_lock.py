@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.card import Active, Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
+from modelward.core.claims import Claim, withstands
 from modelward.core.errors import InputError
 from modelward.core.guard import predict, private_copy, state_digest
 from modelward.core.images import ImageSet
@@ -27,6 +28,8 @@ from modelward.models.assembly import Assembly
 from modelward.models.unet import TriggerNet, empty_trigger_net
 
 OWNER = "*"  # no user may be called that
+FUNCTIONS = (Function.AUTHORIZATION, Function.IDENTITY)
+TRIGGERS = Taxonomy(Scenario.BLACK_BOX_LABEL, Mechanism.INPUT_PREPROCESS, Capacity.MULTI_BIT, Protection.ACTIVE, FUNCTIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +81,10 @@ class SampleLock(ModelLock):
         title="a network that answers only to images with a secret, image-specific trigger",
         paper="Wu, Xue et al.: Sample-specific backdoor based active intellectual property protection for deep neural networks, AICAS 2022, pp. 316-319; "
         "extended as SSAT, ACM TOMM 2024",
-        taxonomy=Taxonomy(
-            Scenario.BLACK_BOX_LABEL,
-            Mechanism.INPUT_PREPROCESS,
-            capacity=Capacity.MULTI_BIT,
-            protection=Protection.ACTIVE,
-            functions=(Function.AUTHORIZATION, Function.IDENTITY),
+        taxonomy=TRIGGERS,
+        claims=(
+            *withstands("ftal", "prune"),
+            Claim("no better than chance and 5 points without a trigger", metric="unauthorised", most=0.15),
         ),
         limits=(
             "whoever has the weights and labelled images trains the network back: compare with training from scratch on the same images",
