@@ -111,15 +111,8 @@ class ActiveGuard(ModelLock):
         ),
     )
     small: ClassVar[Mapping[str, Any]] = {
-        "users": 8,
-        "nulls": 64,
-        "steps": 60,
-        "seeds": 32,
-        "bits": 16,
-        "epochs": 1,
-        "share": 0.01,
-        "images": 64,
-    }
+        "users": 8, "nulls": 64, "steps": 60, "seeds": 32, "bits": 16, "epochs": 1, "share": 0.01, "images": 64,
+    }  # fmt: skip
 
     mode: str = "bound"
     answers: str = "random"
@@ -180,12 +173,9 @@ class ActiveGuard(ModelLock):
 
     def _layer(self, secret: bytes, windows: Tensor) -> ControlLayer:
         """Return the control layer; that of the paper lets in by windows, so it has to hold them."""
-        seed = int.from_bytes(derive(secret, "layer", length=8), "big") >> 1
-        return (
-            ControlLayer(answers="constant", windows=windows.tolist())
-            if self.variant == "paper"
-            else ControlLayer(answers=self.answers, seed=seed)
-        )
+        if self.variant == "paper":
+            return ControlLayer(answers="constant", windows=windows.tolist())
+        return ControlLayer(answers=self.answers, seed=int.from_bytes(derive(secret, "layer", length=8), "big") >> 1)
 
     def _unlock(self, locked: nn.Module, key: Key) -> nn.Module:
         own = type(self).configured(key.fact(dict, "settings"))
@@ -199,10 +189,9 @@ class ActiveGuard(ModelLock):
         """Return where the credentials of a build are made."""
         own = type(self).configured(key.fact(dict, "settings"))
         build = None if own.delivery == "server" or own.variant == "paper" else Build.of(locked)
+        net = opened_by_owner(locked, key, bare=own.delivery == "server")
         crafting = Crafting(steps=own.steps, rate=own.rate, kappa=own.kappa)
-        return Desk(
-            key, opened_by_owner(locked, key, bare=own.delivery == "server"), build, crafting, own.count, {"settings": own.settings()}
-        )
+        return Desk(key, net, build, crafting, own.count, {"settings": own.settings()})
 
     def _issue(self, locked: nn.Module, key: Key, user: str, *, secret: bytes, rng: torch.Generator) -> Key:
         made, slots = self._desk(locked, key).made({user: secret}, rng=rng)
