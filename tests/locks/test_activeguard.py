@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from modelward.audit import write_probes
 from modelward.core.errors import AccessError, InputError, ModelwardError, UsageError
 from modelward.core.guard import predict, state_digest
 from modelward.core.key import Key
@@ -20,6 +21,7 @@ from modelward.core.rng import generator
 from modelward.core.verdict import Decision
 from modelward.data.study import Study
 from modelward.imaging.codecs import roundtrip
+from modelward.io.images import read_image
 from modelward.keys import read_key, write_key
 from modelward.keys.grants import Request
 from modelward.keys.registry import Registry
@@ -191,6 +193,14 @@ def test_labels_alone_name_the_user_with_a_p(bound: Bound) -> None:
     user, matches, p = roster.by_labels(labels, 0.1)
     assert (matches, p) == (4, pytest.approx(3 * 0.1**4))
     assert user in {"bob-", None}  # three classes: two users may have the same ones
+
+
+def test_a_users_probes_are_written_as_png_files(bound: Bound, tmp_path: Path) -> None:
+    credential = bound.credentials["ann-"]
+    assert write_probes(credential, tmp_path / "probes") == 4
+    again = torch.stack([torch.from_numpy(read_image(tmp_path / "probes" / f"{number:05d}.png")) for number in range(4)])
+    assert torch.equal(again, credential.tensor("probes"))
+    assert Roster.of(bound.credentials).identify(predict(bound.net, again)) == "ann-"
 
 
 # the owner's bits

@@ -26,6 +26,7 @@ from modelward.evaluation.work_clean import intake_checks
 from modelward.evaluation.zoo import models_of, null_cells
 from modelward.io.atomic import write_bytes
 from modelward.io.images import png_bytes
+from modelward.locks.credentials import probes_of
 from modelward.models import load_model
 
 CALIBRATIONS = tuple(COPIES)
@@ -139,7 +140,8 @@ def null_folder(folder: Path, ground: Ground) -> list[nn.Module]:
 
 def write_probes(key: Key, folder: Path) -> int:
     """Write the key's probes as PNG files with ``probes.json`` (digest, order); return how many."""
-    pixels = ownership(key.method, {}).probes(key)
+    credential = key.method == "activeguard" and "user" in key.facts  # a lock's: the images that its user shows
+    pixels = probes_of(key) if credential else ownership(key.method, {}).probes(key)
     files = {}
     folder.mkdir(parents=True, exist_ok=True)
     for name, image in zip(probe_names(len(pixels)), pixels, strict=True):

@@ -174,7 +174,7 @@ def unlock(
     if options.as_json:
         emit("unlock", {"model": target, "exact": opened.exact})
     else:
-        say(f"opened, byte for byte: {target}" if opened.exact else f"opened, with the trigger in front of it: {target}", wrap=False)
+        say(f"opened, byte for byte: {target}" if opened.exact else f"opened, to be used as it is: {target}", wrap=False)
     return 0
 
 
