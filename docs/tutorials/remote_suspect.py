@@ -57,4 +57,5 @@ lines = ["file,label", *(f"{index:05d}.png,{label}" for index, label in enumerat
 (folder / "answers.csv").write_text("\n".join(lines))
 by_hand = main(["verify", str(folder / "answers.csv"), "--key", str(folder / "owner.mw")])
 server.shutdown()
+server.server_close()
 print("exit codes:", asked, by_hand)

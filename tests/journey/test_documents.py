@@ -2,14 +2,13 @@
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-pytestmark = pytest.mark.usefixtures("quick_zoo")
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,21 +18,19 @@ def python_blocks(text):
     return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_the_readme_runs_as_one_script(home, tmp_path):
+@pytest.mark.usefixtures("quick_zoo")
+def test_the_readme_runs_as_one_script(tmp_path, capsys):
     script = tmp_path / "five_lines.py"
     script.write_text("\n".join(python_blocks((ROOT / "README.md").read_text())))
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, env=os.environ | {"MODELWARD_HOME": str(home)}, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    thief, stranger = done.stdout.splitlines()
+    runpy.run_path(str(script), run_name="__main__")
+    thief, stranger = capsys.readouterr().out.splitlines()
     assert thief.startswith("stolen: ")
     assert stranger.startswith("not stolen: ")
     for line in (thief, stranger):
         assert re.search(r"threshold \d\.\d+, p = 0?\.\d+ over 20 independent models, false claims \d/8, below", line)
 
 
-def test_every_command_of_the_readme_exists():
+def test_every_command_of_the_readme_exists(modelward):
     text = (ROOT / "README.md").read_text()
     named = {
         tuple(match.split())
@@ -43,8 +40,9 @@ def test_every_command_of_the_readme_exists():
         )
     }
     for words in sorted(named):
-        done = subprocess.run([sys.executable, "-m", "modelward", *words, "--help"], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, (words, done.stderr)
+        done = modelward(*words, "--help")
+        assert done.code == 0, (words, done.err)
+        assert words[-1] in done.out.partition("\n\n")[0]
     assert len(named) == 14
 
 

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,8 +12,6 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-
-pytestmark = pytest.mark.usefixtures("quick_zoo")
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -23,6 +23,7 @@ def run(command, home, folder):
     return subprocess.run(command, capture_output=True, text=True, env=env, cwd=folder, check=False)
 
 
+@pytest.mark.usefixtures("quick_zoo")
 @pytest.mark.parametrize(
     ("script", "lines"),
     [
@@ -31,11 +32,12 @@ def run(command, home, folder):
         ("remote_suspect", ["exit codes: 1 1"]),
     ],
 )
-def test_tutorials_run(home, tmp_path, script, lines):
-    done = run([sys.executable, str(DOCS / "tutorials" / f"{script}.py")], home, tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_tutorials_run(tmp_path, monkeypatch, capsys, script, lines):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(DOCS / "tutorials" / f"{script}.py"), run_name="__main__")
+    printed = capsys.readouterr().out.splitlines()
     for line in lines:
-        assert any(found.startswith(line) for found in done.stdout.splitlines()), (line, done.stdout)
+        assert any(found.startswith(line) for found in printed), (line, printed)
 
 
 def test_the_tutorial_for_continuous_integration_runs(home, tmp_path):
@@ -51,14 +53,37 @@ def test_the_tutorial_for_continuous_integration_runs(home, tmp_path):
     assert run(["modelward", "audit", "--plan", "plan.yaml", "--out", "report", "-q"], home, tmp_path).returncode == 1
 
 
-def test_the_tutorial_for_marks_runs(home, tmp_path):
-    done = run(["sh", str(DOCS / "tutorials" / "mark_and_prove.sh")], home, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = done.stdout.splitlines()
+def commands(script):
+    """Yield the words of every command of a shell script and the exit code that it is to have."""
+    lines = script.read_text().replace("\\\n", " ").splitlines()
+    assert lines[0] == "set -e"
+    for line in lines[1:]:
+        command, _, expected = line.partition(" || test $? -eq ")
+        if not line.startswith("#"):
+            yield shlex.split(command), int(expected or 0)
+
+
+@pytest.mark.usefixtures("quick_zoo")
+def test_the_tutorial_for_marks_runs(modelward, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = []
+    for (program, *words), expected in commands(DOCS / "tutorials" / "mark_and_prove.sh"):
+        assert program == "modelward"
+        done = modelward(*words)
+        assert done.code == expected, (words, done.out, done.err)
+        lines += done.out.splitlines()
     words = ("UNDECIDED: ", "STOLEN: ", "Consistent, signer trusted.")
     assert [next(i for i, line in enumerate(lines) if line.startswith(word)) for word in words] == sorted(
         next(i for i, line in enumerate(lines) if line.startswith(word)) for word in words
     )
+
+
+def test_the_tutorial_for_locks_runs(home, tmp_path):
+    done = run(["sh", str(DOCS / "tutorials" / "lock_and_issue.sh")], home, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "opened, byte for byte: opened.safetensors" in done.stdout
+    assert "bob.advparams.mw was issued to bob." in done.stdout
+    assert (tmp_path / "opened.safetensors").is_file()
 
 
 def test_tutorial_pages_show_the_scripts_that_run():
@@ -68,7 +93,7 @@ def test_tutorial_pages_show_the_scripts_that_run():
         assert all((DOCS / name).is_file() for name in names)
 
 
-def test_keys_and_verdicts_fit_their_schemas(home, tmp_path):
+def test_keys_and_verdicts_fit_their_schemas(modelward, tmp_path):
     import torch
 
     from modelward import SACJC, embedded_model, generator, load_data, save_model
@@ -84,9 +109,9 @@ def test_keys_and_verdicts_fit_their_schemas(home, tmp_path):
     jsonschema.validate(header, json.loads((DOCS / "schemas" / "key-1.schema.json").read_text()))
     assert set(header["parts"]) == set(arrays)
     save_model(tmp_path / "m.safetensors", model)
-    found = run(["modelward", "verify", "m.safetensors", "--key", "k.mw", "--json"], home, tmp_path)
-    assert found.returncode == 3, found.stderr
-    jsonschema.validate(json.loads(found.stdout), json.loads((DOCS / "schemas" / "verdict-1.schema.json").read_text()))
+    found = modelward("verify", tmp_path / "m.safetensors", "--key", tmp_path / "k.mw", "--json")
+    assert found.code == 3, found.err
+    jsonschema.validate(json.loads(found.out), json.loads((DOCS / "schemas" / "verdict-1.schema.json").read_text()))
     assert torch.get_num_threads() == 1
 
 
