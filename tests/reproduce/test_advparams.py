@@ -102,7 +102,7 @@ def test_an_inspection_has_controls_and_two_builds_tell_where_they_differ(ground
         top = store.put(made.arrays, made.facts)
         digests[name], _ = kept(store, cut, {**inputs, "climb": top}, fields=FIELDS, share=0.02)
     _, rows = kept(store, inspect, {**inputs, "locked": digests["first"]}, fields=FIELDS)
-    assert len(pick(rows, "random_places")) == 5
+    assert [len(pick(rows, metric)) for metric in ("random_places", "random_places_same_tensors")] == [5, 5]
     assert [row["value"] for row in pick(rows, "refused")] == [1, 1, 1]
     assert {row["budget"] for row in pick(rows, "partial_key")} == {f"{fraction:g}" for fraction in FRACTIONS}
     after, before = (pick(rows, "outlier_auc", attack=what)[0]["value"] for what in ("locked", "original"))

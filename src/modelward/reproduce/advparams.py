@@ -209,7 +209,8 @@ def _words(scale: Scale) -> list[str]:
     here = (
         f"Here: {scale.data}, {' and '.join(scale.archs)}, {scale.seeds} seeds; the curve and the attempts of those who know the method on the "
         "first. The paper's recipe runs with one setting for all architectures, found on sources of another seed than those reported on: "
-        f"{paper}."
+        f"{paper}. The control makes the same moves at random places among all that could have been moved; beside it, within the same tensors, where "
+        "small tensors are hit again."
     )
     thief = (
         "A thief who fine-tunes has the first 1, 5 and 10 % as many labelled images as the owner, 10 epochs in batches of 16, and for each "

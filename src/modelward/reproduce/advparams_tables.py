@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import comb, log2
 from typing import Any
 
 from modelward.reproduce.fingerprint_tables import Rows, yes
@@ -38,8 +37,8 @@ def tables(rows: Rows) -> list[Table]:
     """Return all tables of the results."""
     made = [
         ("Gates", ["figure", "target", "measured", "n", "met"], _gates(rows)),
-        ("The locks", ["architecture", "variant", "original", "locked", "same moves at random places", "opened", "entries, of all parameters",
-                       "keys of random content that open"], _locks(rows)),
+        ("The locks", ["architecture", "variant", "original", "locked", "same moves at random places", "at random places of the same tensors", "opened",
+                       "entries, of all parameters", "keys of random content that open"], _locks(rows)),
         ("Accuracy over the share of the parameters that is moved", ["architecture", "variant", "budget", "locked", "recalibrated, 400 images",
                                                                      *(f"{o}, {i} images: fine-tuned / from scratch" for i, o in _budgets(rows))],
          _curve(rows)),
@@ -123,7 +122,8 @@ def _locks(rows: Rows) -> list[list[object]]:
         controls = [row["value"] for row in pick(mine, "random_places")]
         spread = f"; {min(controls):.2f} to {max(controls):.2f}" if controls else ""
         lines.append([arch, variant, figure(pooled(pick(mine, "original"))), f"{figure(pooled(locked))}; {each}",
-                      f"{figure(pooled(pick(mine, 'random_places')))}{spread}", figure(pooled(pick(mine, "authorised"))), counts,
+                      f"{figure(pooled(pick(mine, 'random_places')))}{spread}",
+                      figure(pooled(pick(mine, "random_places_same_tensors"))), figure(pooled(pick(mine, "authorised"))), counts,
                       figure(pooled(pick(mine, "guessed_keys_open")))])  # fmt: skip
     return lines
 
@@ -225,12 +225,3 @@ def _outliers(rows: Rows) -> list[list[object]]:
             values = (after["extra"][name] for name in ("median", "largest", "largest of the others"))
             lines.append([arch, variant, figure(after), figure(before), *(f"{value:.1f}" for value in values)])
     return lines
-
-
-def guesses(parameters: int, entries: int) -> float:
-    """Return how many bits it takes to name ``entries`` places among ``parameters``; the values come on top.
-
-    >>> round(guesses(78_000, 70))
-    807
-    """
-    return log2(comb(parameters, entries))

@@ -108,20 +108,35 @@ def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> int:
 
 
 def _controls(victim: nn.Module, locked: nn.Module, key: Key, test: ImageSet, seed: int) -> list[Row]:
-    """Return the accuracy with the same moves at random places of the same tensors, one row a draw."""
-    ends, rows = lockable(locked, statistics=True), []
+    """Return the accuracy with the same moves at random places, one row a draw: anywhere in the network, and within the same tensors."""
+    rows = []
     for draw in range(DRAWS):
-        moved, rng = private_copy(victim).eval(), generator(derive_seed(seed, "control", draw))
-        for name, tensor in lockable(moved, statistics=True).items():
-            if name not in _positions(key):
-                continue
-            places, flat = _positions(key)[name], tensor.detach().view(-1)
-            delta = ends[name].detach().reshape(-1)[places] - flat[places]
-            flat[torch.randperm(len(flat), generator=rng)[: len(places)]] += delta
-            if name.endswith("running_var"):
-                flat.clamp_(min=0)  # a variance below 0 would make NaN, not errors
-        rows.append(_rate("random_places", moved, test, extra={"draw": draw}))
+        for metric, anywhere in (("random_places", True), ("random_places_same_tensors", False)):
+            moved = _scattered(victim, locked, key, anywhere=anywhere, rng=generator(derive_seed(seed, "control", metric, draw)))
+            rows.append(_rate(metric, moved, test, extra={"draw": draw}))
     return rows
+
+
+def _scattered(victim: nn.Module, locked: nn.Module, key: Key, *, anywhere: bool, rng: torch.Generator) -> nn.Module:
+    """Return ``victim`` with every move of a lock made at another place, drawn among all entries that the lock could have moved."""
+    moved, ends = private_copy(victim).eval(), lockable(locked, statistics=True)
+    tensors = {
+        name: t for name, t in lockable(moved, statistics=key.variant == "hardened").items() if t.ndim >= 2 or key.variant == "hardened"
+    }
+    flats = {name: tensor.detach().view(-1) for name, tensor in tensors.items()}
+    moves = {name: (ends[name].detach().reshape(-1) - flats[name])[places] for name, places in _positions(key).items()}
+    if anywhere:
+        everything, every = torch.cat(list(flats.values())), torch.cat(list(moves.values()))
+        everything[torch.randperm(len(everything), generator=rng)[: len(every)]] += every
+        for flat, part in zip(flats.values(), everything.split([len(flat) for flat in flats.values()]), strict=True):
+            flat.copy_(part)
+    else:
+        for name, delta in moves.items():
+            flats[name][torch.randperm(len(flats[name]), generator=rng)[: len(delta)]] += delta
+    for name, flat in flats.items():
+        if name.endswith("running_var"):
+            flat.clamp_(min=0)  # a variance below 0 would make NaN, not errors
+    return moved
 
 
 def _outliers(model: nn.Module, key: Key, what: str) -> list[Row]:
