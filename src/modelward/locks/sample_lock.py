@@ -93,7 +93,7 @@ class SampleLock(ModelLock):
             "the paper's variant answers wrongly with confidence, and a table of K entries or noise opens it",
             "the name in a trigger is lost when the image is scaled or cropped",
         ),
-        cost="1 to 3 minutes of training for LeNet-5 or ResNet-8 on 3,000 images of 28x28",
+        cost="about a minute of one core for LeNet-5 on 3,000 images of 28x28",
         active=Active(
             carrier="trigger generator",
             granularity="all or nothing",
