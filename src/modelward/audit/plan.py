@@ -21,6 +21,9 @@ WORDS = {
 }  # fmt: skip
 
 
+Budget = tuple[str, int, int]  # architecture, epochs, images of the thief's
+
+
 @dataclass(frozen=True)
 class Plan:
     """The cells of an audit by section; `cells` lists them all."""
@@ -31,7 +34,7 @@ class Plan:
     corruptions: dict[str, Cell]
     thieves: list[tuple[TheftSpec, Cell]]
     validation: list[tuple[TheftSpec, Cell]]
-    scratch: dict[tuple[str, int], Cell]
+    scratch: dict[Budget, Cell]
     nulls: list[Cell]
     fingerprints: list[Cell] = field(default_factory=list)
 
@@ -112,22 +115,37 @@ def _corruptions(ground: Ground, scope: Scope) -> dict[str, Cell]:
     }
 
 
-def scratch_cells(ground: Ground, thieves: list[tuple[TheftSpec, Cell]]) -> dict[tuple[str, int], Cell]:
-    """Return, per architecture and number of epochs of a theft, the model that a thief could have trained honestly at that budget."""
-    made: dict[tuple[str, int], Cell] = {}
+def scratch_cells(ground: Ground, thieves: list[tuple[TheftSpec, Cell]]) -> dict[Budget, Cell]:
+    """Return, by the budget of a theft, the model that a thief could have trained honestly with it."""
+    made: dict[Budget, Cell] = {}
     for spec, _ in thieves:
-        epochs, arch = theft_epochs(spec), spec.arch or ground.loaded.arch
-        if epochs and (arch, epochs) not in made:
+        budget = arch, epochs, images = budget_of(ground, spec)
+        if epochs and budget not in made:
+            fewer = images < len(ground.study.attacker)
             recipe = null_recipe(arch)
-            shorter = type(recipe)(**{**vars(recipe), "epochs": epochs})
-            null = NullSpec(arch, "attacker", 1.0, f"from scratch, {epochs} epochs", 0)
-            made[arch, epochs] = train_cell(null, shorter, ground.parts, ground.study, cell_seed(ground, "scratch"))
+            batch = min(recipe.batch, _setting(spec, "batch")) if fewer else recipe.batch  # few images in large batches are few steps
+            shorter = type(recipe)(**{**vars(recipe), "epochs": epochs, "batch": batch})
+            words = f"from scratch, {epochs} epochs" + (f", {images} images" if fewer else "")
+            null = NullSpec(arch, "attacker", images / len(ground.study.attacker), words, 0)
+            made[budget] = train_cell(null, shorter, ground.parts, ground.study, cell_seed(ground, "scratch"))
     return made
+
+
+def budget_of(ground: Ground, spec: TheftSpec) -> Budget:
+    """Return what a theft spends: architecture, epochs and images of the thief's."""
+    whole = len(ground.study.attacker)
+    images = _setting(spec, "images") if theft_epochs(spec) else 0
+    return spec.arch or ground.loaded.arch, theft_epochs(spec), min(images, whole) or whole
+
+
+def _setting(spec: TheftSpec, name: str) -> int:
+    """Return a setting of a theft, its own default where the spec leaves it out; 0 where there is none."""
+    return int(spec.fields.get(name, getattr(find(spec.method), name, 0)) or 0)
 
 
 def theft_epochs(spec: TheftSpec) -> int:
     """Return how many epochs a theft trains."""
-    return int(spec.fields.get("epochs", getattr(find(spec.method), "epochs", 0)))
+    return _setting(spec, "epochs")
 
 
 def fingerprint_cells(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelward.audit.plan import Plan, theft_epochs
+from modelward.audit.plan import Plan, budget_of, theft_epochs
 from modelward.audit.question import Ground
 from modelward.audit.section import percent, rows_of, section
 from modelward.evaluation.engine import Run
@@ -43,7 +43,7 @@ def _rows(ground: Ground, plan: Plan, run: Run) -> list[dict[str, Any]]:
     found = []
     for spec, cell in plan.thieves:
         for row in rows_of(run, cell):
-            scratch = plan.scratch.get((spec.arch or ground.loaded.arch, theft_epochs(spec)))
+            scratch = plan.scratch.get(budget_of(ground, spec))
             reference = rows_of(run, scratch) if scratch else []
             row["extra"]["from_scratch"] = reference[0]["value"] if reference else None
             row["extra"]["from_scratch_epochs"] = theft_epochs(spec)

@@ -60,9 +60,10 @@ def steal(job: Job) -> Outcome:
     before = halved(before, victim.classes) if coarse else before
     correct = after == test.labels
     drop = float((before == test.labels).float().mean() - correct.float().mean())
+    used = int(result.value.log.get("images", len(images)))
     lineage = {
         "group": settings["group"], "parent": job.inputs["victim"], "method": settings["method"], "fields": dict(settings["fields"]),
-        "data": images.name, "data_digest": images.digest, "images": len(images), "labels": settings["labels"], "arch": settings["arch"],
+        "data": images.name, "data_digest": images.digest, "images": used, "labels": settings["labels"], "arch": settings["arch"],
         "seed": job.seed, "accuracy": float(correct.float().mean()), "drop": drop, "agreement": float((before == after).float().mean()),
         "useful": drop <= MAX_DROP, "queries": result.queries, "log": result.value.log,
     }  # fmt: skip

@@ -76,7 +76,9 @@ class FTAL(TheftMethod):
         for parameter in model.parameters():
             parameter.requires_grad_(True)
             parameter.grad = None
-        return Theft(model, view.arch, log={"epochs": trace.steps, "head": name, "loss": log[-1].loss if log else None, **facts})
+        return Theft(model, view.arch, log={
+            "epochs": trace.steps, "head": name, "images": len(view.images), "loss": log[-1].loss if log else None, **facts,
+        })  # fmt: skip
 
     def _few(self, view: AttackerView) -> AttackerView:
         """Return the thief's position with as many of his images as the settings give him."""
