@@ -49,7 +49,7 @@ def forge(job: Job) -> Outcome:
     secret = derive(derive_seed(job.seed, "secret").to_bytes(8, "big") * 4, "passports")
     model, key = method.protect(get_model(job.store, job.inputs["victim"]), owner, secret=secret, rng=generator(job.seed))
     few = attacker.take(slice(0, int(job.settings["images"])))
-    recipe = Recipe(epochs=int(job.settings["epochs"]), batch=min(64, len(few)), lr=0.02)
+    recipe = Recipe(epochs=int(job.settings["epochs"]), batch=min(32, len(few)), lr=0.05)
     facts: dict[str, Any] = {"method": method.card.name, "variant": method.variant, "seed": job.seed, "data": test.name}
     published = rate("published", *_right(model, test), attack="none", **facts)
     unlocked = rate("unlocked", *_right(method.unlock(model, key), test), attack="none", **facts)

@@ -37,7 +37,7 @@ def forged_rows(scene: Scene, named: Mapping[str, Configuration], engine: Engine
     many, small = max(2, len(scene.study.owner) // 10), len(scene.study.owner) < 500
     cells = {
         name + SUFFIX: Cell(
-            work="modelward.evaluation.work_passports:forge", settings={"fields": fields, "images": many, "epochs": 2 if small else 10},
+            work="modelward.evaluation.work_passports:forge", settings={"fields": fields, "images": many, "epochs": 2 if small else 40},
             inputs=inputs, seed=derive_seed(scene.seed, "forgery", name), label=f"forging {name}",
             seconds=2 * train_seconds(scene.scale.arch, len(scene.study.owner), 10, scene.study.test.shape),
             uses=("modelward.ownership.passport", "modelward.ownership.passport_forging"),
