@@ -102,7 +102,7 @@ def leaked(tmp_path_factory, master, parts, victim, train_net):
     nulls = [train_net("cnn:width=4", parts.owner, 50 + i, epochs=1) for i in range(20)]
     book = Registry(folder / "registry.sqlite", create=True)
 
-    def make(settings, secret):
+    def make(settings, secret, _user):
         method = Adi(**settings) if "count" in settings else DeepMarks(**settings)
         model, key = method.protect(victim, parts.owner, secret=secret, nulls=nulls, rng=generator(3))
         return Protected(model, key, changed=True)
