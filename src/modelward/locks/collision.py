@@ -16,7 +16,7 @@ from modelward.core.progress import advance
 from modelward.models.parts import head
 
 Features = Callable[[Tensor], Tensor]
-STEPS = 30
+STEPS, FEW = 30, 64
 
 
 @contextlib.contextmanager
@@ -158,7 +158,7 @@ class Shifts:
         """Return shifts (N, C, h, w), int16 in units, that all images of a group share, as far as the range of each allows it.
 
         What many images have in common is what a network learns first. The shift of a group comes of ``rounds`` steps, each on the mean
-        distance of ``batch`` of its images to the guide of the first.
+        distance of 64 of its images to the guide of the first.
 
         Parameters
         ----------
@@ -174,7 +174,7 @@ class Shifts:
                     wanted = phi(guides[own[:1]].float() / 255)
                 common = torch.zeros_like(low[:1])
                 for number in range(rounds):
-                    few = own[(torch.arange(min(self.batch, len(own))) + number * self.batch) % len(own)]
+                    few = own[(torch.arange(min(FEW, len(own))) + number * FEW) % len(own)]
                     common.requires_grad_(True)
                     gap = self._gaps(phi, pixels[few].float(), _within(common.expand(len(few), -1, -1, -1), low[few], high[few]), wanted)
                     (slope,) = torch.autograd.grad(gap.mean(), common)

@@ -39,8 +39,10 @@ class DatasetLock(DataLock):
 
     Parameters
     ----------
-    eps, unit
-        largest shift, and the step that it is a multiple of, in grey levels.
+    eps
+        largest shift, in grey levels.
+    unit
+        what shifts are multiples of, in grey levels.
     block
         side of a block. An image that has no room for its shifts takes blocks of twice, then four times the side, else a sidecar.
     form
@@ -48,10 +50,14 @@ class DatasetLock(DataLock):
     backend
         ``"rdh"``: shifts lie in the image by reversible data hiding, and its pixels come back. ``"sidecar"``: the original lies beside the
         image, compressed and sealed.
-    steps, batch
-        of the search.
-    mixed, finish
-        of the hardened variant: number of derangements, and steps that each image takes by itself from the shared shift.
+    steps
+        of the search for each image.
+    batch
+        images that are searched for together.
+    mixed
+        number of derangements of the hardened variant.
+    finish
+        steps that each image takes by itself from the shared shift, in the hardened variant.
     guide
         ``"derangement"``, or ``"random"``, the control: any image of any other class.
 
