@@ -233,10 +233,10 @@ class ActiveGuard(ModelLock):
         return ready, fresh, made
 
     def gate(
-        self, locked: nn.Module, key: Key, secrets: Callable[[str], bytes], *, registry: Registry | None = None, attempts: int = 5
+        self, locked: nn.Module, key: Key, user_secret: Callable[[str], bytes], *, registry: Registry | None = None, attempts: int = 5
     ) -> Gate:
         """Return the gate of a server that answers with the opened network; see `Gate`."""
-        return Gate(self.unlock(locked, key), key.model_digest, secrets, registry, attempts)
+        return Gate(self.unlock(locked, key), key.model_digest, user_secret, registry, attempts)
 
     def verify_owner(self, suspect: nn.Module, key: Key, *, nulls: Sequence[nn.Module] = ()) -> Verdict:
         """Return what the owner's bits say of a suspect: bit error rate, its rank among ``nulls``, and the binomial over bits beside it."""

@@ -36,7 +36,7 @@ class Guarded:
     key: Key
     net: nn.Module
     credentials: dict[str, Key]
-    secrets: dict[str, bytes]
+    user_secrets: dict[str, bytes]
 
     @property
     def pixels(self) -> Tensor:
@@ -133,7 +133,7 @@ def _widths(made: Guarded, owner: ImageSet, pools: Mapping[str, Tensor], tries: 
 def _full_gate(made: Guarded, pools: Mapping[str, Tensor], tries: int, seed: int) -> Iterator[Row]:
     """Return how often the whole gate lets in a forger who knows network, windows, names and even probes, and lacks the users' secrets."""
     rng, users, kinds = generator(derive_seed("gate", seed)), list(made.credentials), [*pools, "the user's own probes"]
-    gate = Gate(made.net, made.key.model_digest, made.secrets.__getitem__)
+    gate = Gate(made.net, made.key.model_digest, made.user_secrets.__getitem__)
     yield rate("gate_admits", sum(_comes_in(gate, key) for key in made.credentials.values()), len(users), attack="the users themselves")
     each, total = -(-tries // len(kinds)), 0
     for kind in kinds:

@@ -37,9 +37,9 @@ def guarded(job: Job) -> Guarded:
     victim, owner = get_model(job.store, job.inputs["victim"]), get_images(job.store, job.inputs["owner"])
     secret = derive_seed("secret", job.seed).to_bytes(8, "big") * 4
     locked, key = method.lock(victim, owner, secret=secret, rng=generator(job.seed))
-    secrets = {f"user{number}": derive(secret, "user", str(number)) for number in range(int(job.settings["users"]))}
-    ready, credentials = method.enrol(locked, key, secrets, rng=generator(derive_seed("enrol", job.seed)))
-    return Guarded(method, victim, ready, key, method.unlock(ready, key), credentials, secrets)
+    given = {f"user{number}": derive(secret, "user", str(number)) for number in range(int(job.settings["users"]))}
+    ready, credentials = method.enrol(locked, key, given, rng=generator(derive_seed("enrol", job.seed)))
+    return Guarded(method, victim, ready, key, method.unlock(ready, key), credentials, given)
 
 
 def guard(job: Job) -> Outcome:
@@ -117,7 +117,7 @@ def _delivered(made: Guarded, test: ImageSet, job: Job) -> Iterator[Row]:
     if made.method.variant == "paper":
         yield rate("stripped", _right(stripped(made.locked), test), count, attack="layer")
         return
-    gate = Gate(made.net, made.key.model_digest, made.secrets.__getitem__)
+    gate = Gate(made.net, made.key.model_digest, made.user_secrets.__getitem__)
     yield rate("authorised", _right(gate.authenticate(credential).net, test), count, attack="server")
     for mode, net in (("server", made.net), ("layer", made.net), ("bound", stripped(made.locked))):
         yield rate("stripped", _right(net, test), count, attack=mode)
