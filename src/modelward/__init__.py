@@ -186,7 +186,8 @@ _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BIM", "CAE", "DIM", "EWE", "FGSM", "FTAL", "FTLL", "MIM", "PGD", "RTAL", "RTLL", "SAC", "SACJC", "SIM", "SITIDIM", "TIM",
-    "ActiveGuard", "AdditionalClass", "Adi", "AdvParams", "AdversarialFinetune", "Asking", "AttackerView", "CarliniWagner", "CastWeights", "Combined", "Convention",
+    "ActiveGuard", "AdditionalClass", "Adi", "AdvParams", "AdversarialFinetune", "Asking", "AttackerView", "CarliniWagner",
+    "CastWeights", "Combined", "Convention",
     "DatasetLock", "DeepFool", "DeepMarks", "DetectDivergence", "DetectDuplicates", "DetectOOD", "DetectReconstruction", "Distil", "DummyChannels",
     "Ensemble", "ExtractAdversarial", "ExtractCross", "ExtractLabels", "ExtractProbabilities", "ExtractSmooth",
     "FillOutliers", "FinePrune", "FoldNorm", "FromScratch", "Frontier", "GanRemoval", "HeadSurgery", "IPGuard", "ImageSet", "InFIP", "KnockOff", "LabelRemap",

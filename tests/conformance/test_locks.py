@@ -40,16 +40,15 @@ class Row:
 
 
 GUARD = {"users": 4, "nulls": 32, "steps": 40, "seeds": 16, "bits": 8, "epochs": 1}
+DRAWN = {"width": 4, "identity_bits": 0, "lr": 0.01}
 ROWS = (
     Row("advparams", {"variant": "paper", "per_layer": 40, "images": 64, "target": 1e6}),
     Row("advparams", {"variant": "hardened", "share": 0.02, "images": 64}),
     Row("activeguard", {"variant": "paper", **GUARD}),
     Row("activeguard", {"variant": "hardened", "mode": "layer", **GUARD}),
     Row("activeguard", {"variant": "hardened", "mode": "bound", "share": 0.02, "images": 64, **GUARD}),
-    Row("sample-lock", {"variant": "paper", "epochs": 16, "batch": 16, "width": 4, "warm": 1, "identity_bits": 0, "lr": 0.01, "image": 0.0,
-                        "reach": 0.7}),
-    Row("sample-lock", {"variant": "hardened", "epochs": 25, "batch": 64, "width": 4, "identity_bits": 0, "lr": 0.01, "trigger_lr": 0.01,
-                        "clean": 4.0, "negative": 0.1}),
+    Row("sample-lock", {"variant": "paper", "batch": 16, "warm": 1, "image": 0.0, "reach": 0.7, "epochs": 16, **DRAWN}),
+    Row("sample-lock", {"variant": "hardened", "trigger_lr": 0.01, "negative": 0.1, "epochs": 25, **DRAWN}),
 )
 OURS = {name: cls for name, cls in catalogue().items() if issubclass(cls, ModelLock) and cls.__module__.startswith("modelward.")}
 NUMBERS = [pytest.param(number, id=f"{row.name}{number}-{row.fields.get('variant')}") for number, row in enumerate(ROWS)]
