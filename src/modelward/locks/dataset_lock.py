@@ -135,7 +135,7 @@ class DatasetLock(DataLock):
         name = derive(
             secret, "dataset-lock", images.digest, ledger.manifest_digest(self.settings()), state_digest(surrogate), length=16
         ).hex()
-        root, names = derive(secret, "dataset-lock", name), _names(len(images))
+        root, names = derive(secret, "dataset-lock", name), ledger.names(len(images))
         guides, groups = self._guides(surrogate, images, root)
         pixels, how, rooms = (
             images.pixels.clone(),
@@ -200,7 +200,7 @@ class DatasetLock(DataLock):
         root = self.opened_by(locked, key)
         ledger.require_unchanged(locked.images.pixels, locked.manifest)
         pixels = self._reveal(locked, root)
-        names = _names(len(pixels))
+        names = ledger.names(len(pixels))
         if ledger.originals(pixels, root, names) != locked.manifest["original"]:
             raise InputError("what was unlocked is not what was locked; nothing is given out")
         if user:
@@ -236,7 +236,7 @@ class DatasetLock(DataLock):
 
     def _reveal(self, locked: LockedImages, root: bytes) -> Tensor:
         """Return the originals of a set whose key, manifest and pixels were checked."""
-        pixels, names = locked.images.pixels.clone(), _names(len(locked.images))
+        pixels, names = locked.images.pixels.clone(), ledger.names(len(locked.images))
         how, rooms = torch.tensor(locked.manifest["how"]), torch.tensor(locked.manifest["room"]).reshape(-1, 3)
         plans = type(self).configured(dict(locked.manifest["settings"])).plans()
         for number, plan in enumerate(plans):
@@ -247,8 +247,3 @@ class DatasetLock(DataLock):
         for i in torch.nonzero(how == ledger.SIDECAR).flatten().tolist():
             pixels[i] = sidecars.pixels_of(locked, i, root)
         return pixels
-
-
-def _names(count: int) -> list[str]:
-    """Return the names that the keys of images are derived from."""
-    return [str(i) for i in range(count)]

@@ -6,7 +6,6 @@ import hmac
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from modelward.core.canonical import canonical_json, digest_bytes, plain
@@ -79,7 +78,7 @@ def changed(pixels: Tensor, manifest: Mapping[str, Any]) -> list[int]:
     return [i for i, (found, said) in enumerate(zip(digests(pixels), manifest["locked"], strict=True)) if found != said]
 
 
-def require_unchanged(pixels: Tensor, manifest: Mapping[str, Any], names: Sequence[str] | None = None) -> None:
+def require_unchanged(pixels: Tensor, manifest: Mapping[str, Any], named: Sequence[str] | None = None) -> None:
     """Raise `InputError` that names the images that were resized or encoded anew since they were locked."""
     shape = list(pixels.shape[1:])
     if shape != manifest.get("shape"):
@@ -88,7 +87,7 @@ def require_unchanged(pixels: Tensor, manifest: Mapping[str, Any], names: Sequen
         raise InputError(message)
     bad = changed(pixels, manifest)
     if bad:
-        shown = ", ".join(names[i] if names else f"number {i}" for i in bad[:SHOWN]) + (", ..." if len(bad) > SHOWN else "")
+        shown = ", ".join(named[i] if named else f"number {i}" for i in bad[:SHOWN]) + (", ..." if len(bad) > SHOWN else "")
         message = (
             f"{len(bad)} of {len(pixels)} images were changed since they were locked (encoded anew, or edited): {shown}; "
             "bring them as they were published"
@@ -106,7 +105,6 @@ def counts(how: Sequence[int], plans: Sequence[str]) -> dict[str, int]:
     return {words: count for words, count in {**said, "sidecar": sum(number == SIDECAR for number in how)}.items() if count}
 
 
-def rows(values: Tensor) -> list[list[int]]:
-    """Return a table of whole numbers as lists."""
-    listed: list[list[int]] = values.to(torch.int64).tolist()
-    return listed
+def names(count: int) -> list[str]:
+    """Return the names that the keys of images are derived from."""
+    return [str(i) for i in range(count)]
