@@ -12,8 +12,6 @@ from modelward import FTAL, AttackerView, Recipe, Suspect, build, embedded_model
 from modelward.core.guard import predict
 from modelward.io.images import read_image
 
-pytestmark = pytest.mark.usefixtures("quick_zoo")
-
 
 @pytest.fixture(scope="module")
 def suspects(tmp_path_factory):
@@ -29,12 +27,12 @@ def suspects(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def key(tmp_path_factory):
+def key(tmp_path_factory, quick_zoo):  # noqa: ARG001  # trained before it is read
     """Return a calibrated key of the embedded model."""
     from modelward.cli.main import main
 
     path = tmp_path_factory.mktemp("keys") / "owner.mw"
-    assert main(["protect", "sac-jc", "--calibrate", "quick", "--out-key", str(path), "--quiet"]) == 0
+    assert main(["protect", "sac-jc", "--calibrate", "quick", "--jobs", "1", "--out-key", str(path), "--quiet"]) == 0
     return path
 
 
@@ -79,11 +77,11 @@ def test_an_audit_writes_its_report_and_is_instant_the_second_time(modelward, tm
     assert dry.code == 0
     assert re.search(r"\d+ cells", dry.out + dry.err)
     assert not list(tmp_path.iterdir())
-    first = modelward("audit", "--profile", "smoke", "--out", tmp_path / "a")
+    first = modelward("audit", "--profile", "smoke", "--jobs", 1, "--out", tmp_path / "a")
     assert first.code in {0, 1}, first.err
     assert str(tmp_path / "a" / "report.html") in (first.out + first.err).replace("\n", "")
     started = time.perf_counter()
-    again = modelward("audit", "--profile", "smoke", "--out", tmp_path / "b", "--json")
+    again = modelward("audit", "--profile", "smoke", "--jobs", 1, "--out", tmp_path / "b", "--json")
     assert time.perf_counter() - started < 10
     shown = json.loads(again.out)
     one, two = (json.loads((tmp_path / name / "report.json").read_text()) for name in "ab")
@@ -99,7 +97,7 @@ def test_an_audit_writes_its_report_and_is_instant_the_second_time(modelward, tm
 
 
 def test_a_smoke_reproduction_says_that_it_is_no_evidence(modelward, tmp_path):
-    found = modelward("reproduce", "sac-jc", "--profile", "smoke", "--out", tmp_path)
+    found = modelward("reproduce", "sac-jc", "--profile", "smoke", "--jobs", 1, "--out", tmp_path)
     assert found.code == 0, found.err
     text = (tmp_path / "sac-jc-smoke.md").read_text()
     assert "not evidence" in text
