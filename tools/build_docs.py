@@ -13,6 +13,7 @@ from pathlib import Path
 
 from modelward.cli.method_card import default_of, default_words, parameter_docs
 from modelward.core.catalogue import catalogue
+from modelward.core.locking import DataLock
 from modelward.core.method import Method
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -22,6 +23,8 @@ FAMILIES = {
     "ownership": ("Ownership", "Prove whose model it is.", "modelward protect {name} --calibrate quick --out-key owner.mw"),
     "lock": ("Locks", "Make a model useless without its key.", "modelward lock {name} --out-model locked.safetensors --out-key owner.mw"),
 }
+
+IMAGES = "modelward lock {name} --data images/ --out-data locked --out-key owner.mw"
 
 
 def sections_of(method: type[Method]) -> dict[str, str]:
@@ -80,11 +83,22 @@ def page(method: type[Method]) -> str:
     ):
         if words:
             lines += [f"## {title}", "", *(f"- {prose(str(text))}" for text in words), ""]
-    lines += ["## In the shell", "", "```sh", FAMILIES[method.family][2].format(name=card.name), "```", ""]
+    if card.active is not None:
+        lines += ["## As active protection", "", "| asked | |", "|---|---|"]
+        lines += [f"| {name.replace('_', ' ')} | {cell(words)} |" for name, words in vars(card.active).items()]
+        lines.append("")
+    if "part" not in card.tags:
+        lines += ["## In the shell", "", "```sh", shell_line(method), "```", ""]
     if parts.get("Examples"):
         lines += ["## In Python", "", "```pycon", parts["Examples"], "```", ""]
     lines += [f"Source: `{method.__module__}`, class `{method.__name__}`.", ""]
     return "\n".join(lines)
+
+
+def shell_line(method: type[Method]) -> str:
+    """Return the command that runs a method."""
+    line = FAMILIES[method.family][2] if not issubclass(method, DataLock) else IMAGES
+    return line.format(name=method.card.name)
 
 
 def index() -> str:

@@ -216,3 +216,24 @@ def test_a_customers_copy(folder: Path, lock: Any, unlock: Any) -> None:
     original = read_image(folder / "set" / name.removesuffix(".png") if name.endswith(".jpg.png") else folder / "set" / name)
     gap = read_image(folder / "open" / name).astype(int) - original
     assert abs(gap).max() == 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_copy_that_turned_up_names_its_customer(lock: Any, unlock: Any, shell: Any) -> None:
+    assert lock().code == 0
+    assert unlock("--customer", "ann").code == 0
+    ask = ("trace", "open", "--method", "dataset-lock", "--key", "k.mw", "--locked", "locked")
+    found = shell(*ask, "--user", "bob", "--user", "ann", "--json")
+    said = json.loads(found.out)
+    assert (found.code, said["user"], list(said["votes"])) == (1, "ann", ["ann"])
+    assert said["votes"]["ann"] == said["images"] == 30
+    for words, code, told in (
+        ((*ask, "--user", "bob"), 3, "UNKNOWN"),  # nobody else is named
+        (("trace", "set", *ask[2:], "--user", "ann"), 3, "UNKNOWN"),  # the originals name nobody
+        (ask, 3, "nobody to look for"),
+        ((*ask[:-2], "--user", "ann"), 4, "say --locked DIR"),
+        (("trace", "nowhere", *ask[2:], "--user", "ann"), 2, "holds no images"),
+        (("trace", "open", "--method", "sample-lock", *ask[4:], "--user", "ann"), 4, "a key of dataset-lock"),
+    ):
+        found = shell(*words)
+        assert (found.code, told in found.out + found.err) == (code, True), (words, found)

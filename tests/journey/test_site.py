@@ -78,11 +78,20 @@ def test_the_tutorial_for_marks_runs(modelward, tmp_path, monkeypatch):
     )
 
 
-def test_the_tutorial_for_locks_runs(home, tmp_path):
-    done = run(["sh", str(DOCS / "tutorials" / "lock_and_issue.sh")], home, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "opened, byte for byte: opened.safetensors" in done.stdout
-    assert "bob.advparams.mw was issued to bob." in done.stdout
+def test_the_tutorial_for_locks_runs(modelward, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed = ""
+    for (program, *words), expected in commands(DOCS / "tutorials" / "lock_and_issue.sh"):
+        if program == "printf":
+            (tmp_path / words[2]).write_text(words[0].encode().decode("unicode_escape"))
+        elif program == "test":
+            assert not (tmp_path / words[2]).exists()
+        else:
+            done = modelward(*words)
+            assert done.code == expected, (words, done.out, done.err)
+            printed += done.out
+    assert "opened, byte for byte: opened.safetensors" in printed
+    assert "bob.advparams.mw was issued to bob." in printed
     assert (tmp_path / "opened.safetensors").is_file()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from modelward.attacks.theft import LabelRemap
+from modelward.audit.lock_traces import trace_images
 from modelward.core.errors import InputError, UsageError
 from modelward.core.guard import predict
 from modelward.core.images import ImageSet
@@ -20,6 +22,7 @@ from modelward.core.rng import generator
 from modelward.core.view import AttackerView
 from modelward.data.study import Study
 from modelward.imaging.quantise import to_float
+from modelward.io.images import write_png
 from modelward.locks.sample_lock import SampleLock
 from modelward.locks.trigger_keys import codes_in
 from modelward.locks.trigger_kit import fresh_kit
@@ -199,3 +202,17 @@ def test_training_images_are_floats_of_eight_bits(parts: Study) -> None:
     drawn, _ = kit.draw(to_float(parts.owner.pixels[:4]), kit.words(4, generator(0)))
     assert torch.allclose(drawn * 255, (drawn * 255).round(), atol=1e-3)
     assert drawn.requires_grad
+
+
+def test_a_folder_of_authorised_images_names_its_user(locked: Locked, parts: Study, tmp_path: Path) -> None:
+    lock, net, key = locked
+    anns = lock.issue(net, key, "ann", secret=b"secret of ann", rng=generator(1))
+    for name in ("sent", "plain"):
+        (tmp_path / name).mkdir()
+    for number, image in enumerate(lock.authorise(parts.test.pixels[:60], anns)):
+        write_png(tmp_path / "sent" / f"{number:02d}.png", image.numpy())
+    for number, image in enumerate(parts.test.pixels[:60]):
+        write_png(tmp_path / "plain" / f"{number:02d}.png", image.numpy())
+    assert trace_images(tmp_path / "sent", key, ["bob", "ann"]).user == "ann"
+    assert trace_images(tmp_path / "sent", key, ["bob", "cy"]).user is None
+    assert trace_images(tmp_path / "plain", key, ["bob", "ann"]).user is None

@@ -50,11 +50,15 @@ def probes(options: Options, key: KeyFile, *, passphrase_file: PassphraseFile = 
     with working(options):
         from modelward.audit import write_probes
 
-        count = write_probes(key_in(key, passphrase_file, passphrase_fd), options.out)
+        found = key_in(key, passphrase_file, passphrase_fd)
+        count = write_probes(found, options.out)
     if options.as_json:
         emit("probes", {"folder": options.out, "images": count})
         return 0
     say(f"{count} images: {options.out}", wrap=False)
+    if "user" in found.facts:
+        say("Its user shows them at the owner's gate; whoever sees them can show them too.")
+        return 0
     say(
         "Ask the suspect about each and write answers.csv with the header file,label or file,p0,p1,... or file,label1,p1,label2,p2,...; then:"
     )

@@ -62,3 +62,38 @@ def trace_key(options: Options, path: Path, method: str, registry: Path, master:
     facts([("grant", str(found.state)), ("tag", tag)])
     say("A user is named, not convicted: keys leak too.")
     return code
+
+
+def trace_images(
+    options: Options,
+    place: Path,
+    method: str,
+    key: Path,
+    locked: Path | None,
+    among: tuple[Path, tuple[str, ...]],
+    passphrase: Secret | None,
+) -> int:
+    """Say whose name is in images; ``among``: a registry, which need not exist, and further names."""
+    with working(options):
+        from modelward.audit.lock_traces import trace_images as asked
+        from modelward.keys import read_key
+        from modelward.keys.registry import Registry
+
+        owner, (registry, names) = read_key(key, passphrase=passphrase), among
+        if owner.method != method:
+            message = f"{key.name} is a key of {owner.method}, not of {method}"
+            raise UsageError(message)
+        known = [grant.user for grant in Registry(registry).grants(purpose=method)] if registry.is_file() else []
+        found = asked(place, owner, list(dict.fromkeys([*known, *names])), locked=locked)
+    code = UNKNOWN if found.user is None else NAMED
+    if options.as_json:
+        emit("trace", {"suspect": place, "method": method, **vars(found), "exit_code": code})
+        return code
+    if found.user is None:
+        say(f"UNKNOWN: nobody can be named for {place}.", style="bold yellow")
+    else:
+        say(f"{place} carries the name of {found.user}.", style="bold red")
+        say("A user is named, not convicted: keys and copies leak too.")
+    votes = ", ".join(f"{name} in {count:,}" for name, count in found.votes.items())
+    facts([("images", f"{found.images:,}"), *([("names", votes)] if votes else [])])
+    return code

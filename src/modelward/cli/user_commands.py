@@ -9,7 +9,7 @@ import typer
 
 from modelward.cli.audit_commands import Arch, Data, Jobs, Model, Size, TrainedOn, ask
 from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
-from modelward.cli.lock_users import NAMED, UNKNOWN, lock_maker, of_lock, trace_key
+from modelward.cli.lock_users import NAMED, UNKNOWN, lock_maker, of_lock, trace_images, trace_key
 from modelward.cli.options import FLAG, Options, working
 from modelward.cli.output import emit, facts, note, say, table, warn
 from modelward.cli.protect_command import Calibrate, Nulls, Settings, Variant, chosen_settings
@@ -166,6 +166,15 @@ def trace(
     *,
     registry: RegistryFile = Path("registry.sqlite"),
     master: Annotated[Path | None, typer.Option("--master", metavar="FILE", help="For a lock: tells whether the key was changed.")] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="KEY", help="For images: the owner's key of the lock that they passed.")
+    ] = None,
+    locked: Annotated[
+        Path | None, typer.Option("--locked", metavar="DIR", help="For a copy of an image set: the set as it was published.")
+    ] = None,
+    user: Annotated[
+        list[str] | None, typer.Option("--user", metavar="NAME", help="For images: also look for this name; may be repeated.")
+    ] = None,
     arch: Arch = None,
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,
@@ -173,11 +182,14 @@ def trace(
 ) -> int:
     """Say whose copy a suspect was made from, by the keys of all users. "Unknown" is an answer.
 
-    Of a lock the suspect is a key file that was found: it is said whom it was issued to.
+    Of a lock the suspect is a key file that was found: it is said whom it was issued to. With --key it is an image or a folder of images,
+    and it is said whose name is in them.
 
     Exit code 1: somebody is named, 3: nobody.
     """
     passphrase: Secret | None = passphrase_of(passphrase_file, passphrase_fd)
+    if key is not None:
+        return trace_images(options, Path(suspect), method, key, locked, (registry, tuple(user or ())), passphrase)
     if of_lock(method):
         return trace_key(options, Path(suspect), method, registry, master, passphrase)
     chosen = suspect_of(suspect, None)
