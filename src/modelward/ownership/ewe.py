@@ -74,6 +74,10 @@ class EWE(TriggerMethod):
         claims=withstands("extract-l", "ftal", "prune"),
         limits=(
             "what is left after extraction is a part of the mark: the verdict needs many key images and null models that answer few of them",
+            (
+                "a copy learns of the stamp only through images of the task that are answered wrongly: little of a loud one is left (0 to 9 % of the keys on "
+                "digits, in most runs), of a faint one a quarter to a half, at 3 to 6 points of accuracy"
+            ),
             "the refinement is a part of the trigger: what another secret draws for the same two classes on the unmarked source is found as well",
             "one stamp and one target class: a search for small triggers finds and removes it",
             "entangling costs accuracy on the source and the target class, and more with many classes",
