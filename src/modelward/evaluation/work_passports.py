@@ -48,7 +48,8 @@ def forge(job: Job) -> Outcome:
     owner, attacker, test = (get_images(job.store, job.inputs[part]) for part in ("owner", "attacker", "test"))
     secret = derive(derive_seed(job.seed, "secret").to_bytes(8, "big") * 4, "passports")
     model, key = method.protect(get_model(job.store, job.inputs["victim"]), owner, secret=secret, rng=generator(job.seed))
-    few = attacker.take(slice(0, int(job.settings["images"])))
+    mixed = torch.randperm(len(attacker), generator=generator(derive_seed(job.seed, "few")))  # a set may come in order of its classes
+    few = attacker.take(mixed[: int(job.settings["images"])])
     recipe = Recipe(epochs=int(job.settings["epochs"]), batch=min(32, len(few)), lr=0.05)
     facts: dict[str, Any] = {"method": method.card.name, "variant": method.variant, "seed": job.seed, "data": test.name}
     published = rate("published", *_right(model, test), attack="none", **facts)
