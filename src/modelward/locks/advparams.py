@@ -157,12 +157,15 @@ class AdvParams(ModelLock):
         """Yield every move once it is made; ``first`` is the loss of the open network, ``places`` draws where moves may be."""
         if self.variant == "hardened":
             barred = {name: torch.rand(tensor.numel(), generator=places) >= self.admitted for name, tensor in tensors.items()}
-            budget = max(1, int(self.share * sum(tensor.numel() for tensor in tensors.values())))
-            return islice(by_worth(tensors, saliency, beta=self.beta, each=self.each, barred=barred), budget)
+            return islice(by_worth(tensors, saliency, beta=self.beta, each=self.each, barred=barred), self.budget(saliency.model))
         names = [name for name, tensor in tensors.items() if tensor.ndim >= 2]
         names = [names[i] for i in torch.randperm(len(names), generator=places)[: self.layers].tolist()]
         until = self.target * first
         return by_layer(tensors, saliency, names=names, count=self.per_layer, step=self.step, beta=self.beta, until=until)
+
+    def budget(self, model: nn.Module) -> int:
+        """Return how many entries the hardened variant moves: its share of the parameters, running statistics not counted."""
+        return max(1, int(self.share * sum(tensor.numel() for tensor in lockable(model, statistics=False).values())))
 
     def key_of(self, model: nn.Module, locked: nn.Module, **facts: Any) -> Key:
         """Return the key that turns ``locked`` into ``model``: which entries of which tensors differ, and their original bits."""

@@ -60,7 +60,7 @@ def cut(job: Job) -> Outcome:
     names, order = json.loads(facts["names"]), torch.from_numpy(arrays["key/order"].copy())
     locked = private_copy(victim)
     after, ends = lockable(locked, statistics=True), lockable(top, statistics=True)
-    budget = max(1, int(method.share * sum(tensor.numel() for tensor in after.values())))
+    budget = method.budget(victim)
     for number, name in enumerate(names):
         mine = order[:budget][order[:budget, 0] == number, 1]
         put_bits(after[name], mine, bits_of(ends[name])[mine])
