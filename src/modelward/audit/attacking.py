@@ -76,7 +76,7 @@ def attack(question: Question, method: str, settings: dict[str, Any], *, count: 
     """
     chosen: EvasionMethod = require_family(method, EvasionMethod, "evasion").configured(settings)
     loaded, splits = fitted(question)
-    images = splits.test.take(slice(0, count))
+    images = splits.test.few(count)
     found = attack_images(chosen, loaded.model, images, seed=derive_seed(question.seed, "attack", method))
     rows = _rows(chosen, found, seed=question.seed, threads=question.threads)
     return {

@@ -117,7 +117,7 @@ def enrol(
 
 def _intake(ground: Ground) -> dict[str, list[str]]:
     """Return the intake checks that failed, each in a sentence; nothing when all passed."""
-    checks = intake_checks(ground.loaded.model, ground.study.probes.take(slice(0, 256)))
+    checks = intake_checks(ground.loaded.model, ground.study.probes.few(256))
     failed = [f"{check['name']}: {check['text']}; {check['fix']}" for check in checks if check["status"] == "failed"]
     return {"intake": failed} if failed else {}
 

@@ -130,7 +130,7 @@ def prepare(question: Question, store: Store) -> Ground:
         notes.append("The model file names other training images than this data set's owner part: thieves may share images with the owner.")
     if question.profile == "smoke":
         parts = {name: getattr(made, name) for name in ("owner", "attacker", "probes", "test")}
-        made = dataclasses.replace(made, **{name: part.take(slice(0, SMOKE_IMAGES)) for name, part in parts.items()})
+        made = dataclasses.replace(made, **{name: part.few(SMOKE_IMAGES) for name, part in parts.items()})
     return Ground(question, loaded, splits, made, put_model(store, loaded.model), put_parts(store, made), tuple(notes))
 
 

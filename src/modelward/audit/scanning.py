@@ -44,7 +44,7 @@ def scan_model(question: Question, *, kind: str = "trigger", count: int = 200, g
         when model and data do not fit.
     """
     loaded, images = _fitted(question)
-    images = images.take(slice(0, count))
+    images = images.few(count)
     plan = Inversion(kind=kind, steps=STEPS[question.profile], realism=0.0 if kind == "direct" else 0.05)
     rng = generator(derive_seed(question.seed, "scan", kind))
     found = scan(loaded.model, images, plan=plan, restarts=RESTARTS[question.profile], gate=gate, rng=rng)

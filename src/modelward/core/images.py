@@ -86,6 +86,20 @@ class ImageSet:
         """Return the chosen images as a set of its own."""
         return ImageSet(self.pixels[where], self.labels[where], self.classes, name or self.name)
 
+    def few(self, count: int) -> ImageSet:
+        """Return ``count`` images, spread evenly over the set, in its order; all of them when there are no more.
+
+        Folders are read class after class: their first images are all of one class.
+
+        >>> import torch
+        >>> images = ImageSet(torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 0, 0, 1, 1, 1]), ("a", "b"), "toy")
+        >>> images.few(4).labels.tolist(), len(images.few(9))
+        ([0, 0, 1, 1], 6)
+        """
+        if count >= len(self):
+            return self
+        return self.take(torch.arange(count) * len(self) // max(count, 1))
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over pixels, labels, shape and class names."""

@@ -159,7 +159,9 @@ _BATTERY: tuple[tuple[str, str, str, Fields, list[Fields], list[Fields]], ...] =
 )  # fmt: skip
 PROFILES = ("smoke", "standard", "full")
 # against one kind of protection; that names them among its adaptive attacks
-ADAPTIVE = ("dummy-channels", "fill-outliers", "head-surgery", "push-maps", "reverse-lock", "shift-logits", "undo-gradient")
+ADAPTIVE = (
+    "dummy-channels", "fill-outliers", "head-surgery", "label-remap", "push-maps", "reverse-lock", "scratch", "shift-logits", "undo-gradient",
+)  # fmt: skip
 
 
 def battery(arch: str, *, profile: str = "standard", copies: int = 1) -> list[TheftSpec]:

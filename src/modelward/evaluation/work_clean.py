@@ -78,7 +78,7 @@ def intake(job: Job) -> Outcome:
     """
     torch.set_num_threads(job.threads)
     images, model = get_images(job.store, job.inputs["test"]), get_model(job.store, job.inputs["model"])
-    checks = intake_checks(model, images.take(slice(0, int(job.settings["count"]))))
+    checks = intake_checks(model, images.few(int(job.settings["count"])))
     failed = sum(check["status"] == "failed" for check in checks)
     return Outcome(
         [Row(metric="intake_failures", value=failed, n=len(checks), unit="checks", data=images.name, extra={"checks": checks}).as_json()]

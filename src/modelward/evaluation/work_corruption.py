@@ -36,7 +36,7 @@ def curve(job: Job) -> Outcome:
     """Measure accuracy over the levels of one change, and on the same images unchanged. Settings: ``kind``, ``count``. Inputs: ``model``, ``test``."""
     torch.set_num_threads(job.threads)
     images, model = get_images(job.store, job.inputs["test"]), get_model(job.store, job.inputs["model"])
-    images, kind = images.take(slice(0, int(job.settings["count"]))), str(job.settings["kind"])
+    images, kind = images.few(int(job.settings["count"])), str(job.settings["kind"])
     unchanged, rows = int((predict(model, images.pixels).argmax(1) == images.labels).sum()), []
     for level in LEVELS[kind]:
         pixels = changed(images, kind, level, rng=generator(derive_seed(job.seed, kind, level)))

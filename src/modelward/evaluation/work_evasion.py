@@ -28,7 +28,7 @@ def curve(job: Job) -> Outcome:
     torch.set_num_threads(job.threads)
     settings = job.settings
     images, model = get_images(job.store, job.inputs["test"]), get_model(job.store, job.inputs["model"])
-    images = images.take(slice(0, int(settings["count"])))
+    images = images.few(int(settings["count"]))
     correct = predict(model, images.pixels).argmax(1) == images.labels
     rounded, exact, rows = [], [], []
     for eps in settings["eps"]:
@@ -69,7 +69,7 @@ def signs(job: Job) -> Outcome:
     """Look for the signs of masked gradients on the first ``count`` test images. Inputs: ``model``, ``test``."""
     torch.set_num_threads(job.threads)
     images, model = get_images(job.store, job.inputs["test"]), get_model(job.store, job.inputs["model"])
-    images = images.take(slice(0, int(job.settings["count"])))
+    images = images.few(int(job.settings["count"]))
     found = masking_flags(model, images.batch(slice(None)), images.labels)
     row = rate("masking_signs", len(found), 5, unit="count of 5", data=images.name, seed=job.seed, extra={"found": found})
     return Outcome([row.as_json()])

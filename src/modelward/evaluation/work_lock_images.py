@@ -86,7 +86,7 @@ def _learner(job: Job, test: ImageSet, **said: float) -> Callable[..., Row]:
 
 def _attempts(learn: Callable[..., Row], locked: ImageSet, own: ImageSet) -> list[Row]:
     """Return what thieves reach who clean the images, or put some of their own beside them; with the latter, the own ones alone beside it."""
-    few = own.take(slice(0, max(1, round(CLEAN * len(locked)))))
+    few = own.few(max(1, round(CLEAN * len(locked))))
     alone = learn("from_scratch", few)
     both = ImageSet(torch.cat([locked.pixels, few.pixels]), torch.cat([locked.labels, few.labels]), locked.classes, locked.name)
     cleaned = to_uint8(median_filter(to_float(locked.pixels)))

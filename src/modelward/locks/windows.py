@@ -73,7 +73,7 @@ def null_answers(model: nn.Module, data: ImageSet, *, count: int, eps: float, rn
     eps
         of the attacks, Linf.
     """
-    part = data.take(slice(0, count))
+    part = data.few(count)
     x = part.batch(slice(None))
     noise = torch.randint(0, 256, part.pixels.shape, generator=rng, dtype=torch.uint8)
     attacked = [to_uint8(attack.perturb(model, x, part.labels, rng=rng)) for attack in (FGSM(eps=eps), PGD(eps=eps, steps=10))]

@@ -82,7 +82,7 @@ def strangers(made: Guarded, attacker: ImageSet, test: ImageSet, *, seed: int) -
     probes = made.pixels.repeat(-(-1000 // len(made.pixels)), 1, 1, 1)
     change = torch.randint(-8, 9, probes.shape, generator=rng)
     yield "other users' images, mixed, +-8", (probes.int() + change).clamp(0, 255).to(torch.uint8)
-    part = attacker.take(slice(0, 500))
+    part = attacker.few(500)
     x = part.batch(slice(None))
     for name, attacks in (("fgsm", [FGSM(eps=eps) for eps in (0.05, 0.2)]), ("pgd", [PGD(eps=eps, steps=20) for eps in (0.05, 0.2)])):
         yield name, torch.cat([to_uint8(attack.perturb(net, x, part.labels, rng=rng)) for attack in attacks])

@@ -67,7 +67,7 @@ def prepared(
     elif thief.name == "adversarial training":
         adversary = _adversary(thief.lock.eps / 255)
     elif thief.name == "autoencoder":
-        images, test = _purified(images, clean.take(slice(0, len(clean) // 20)), test, rng)
+        images, test = _purified(images, clean.few(len(clean) // 20), test, rng)
     elif thief.name == "hidden data taken out":
         images = replace(images, pixels=_without_hidden(images.pixels, thief))
     elif thief.name == "class means undone":

@@ -101,14 +101,14 @@ def train(job: Job) -> Outcome:
     right = predict(net, asked.pixels).argmax(1) == test.labels
     extra: dict[str, Any] = {"state": state_digest(net), "arch": settings["arch"]}
     if thief.share:
-        own = clean.take(slice(0, max(1, round(thief.share * len(clean)))))
+        own = clean.few(max(1, round(thief.share * len(clean))))
         alone = _trained(settings["arch"], own, _recipe(settings), job.seed, None)
         extra["from_scratch"] = float((predict(alone, test.pixels).argmax(1) == test.labels).float().mean())
     common: dict[str, Any] = {"method": "dataset-lock", "seed": job.seed, "data": test.name, "model": settings["arch"]}
     budget = f"{thief.share:.0%} clean" if thief.share else ""
     rows = [rate(settings["metric"], int(right.sum()), len(test), attack=thief.name, budget=budget, **common, extra=extra)]
     if settings["metric"] == "unauthorised":
-        few = clean.take(slice(0, 40))
+        few = clean.few(40)
         renamed = remapped(predict(net, few.pixels).argmax(1), few.labels, len(test.classes))[predict(net, test.pixels).argmax(1)]
         hits = int((renamed == test.labels).sum())
         rows.append(

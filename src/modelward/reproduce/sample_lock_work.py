@@ -41,7 +41,7 @@ def pairs(job: Job) -> Outcome:
         *(get_key(job.store, job.inputs[n]) for n in ("locked", "other")),
     )
     model, test = get_model(job.store, job.inputs["locked"]), get_images(job.store, job.inputs["test"])
-    stolen = get_images(job.store, job.inputs["attacker"]).take(slice(0, int(job.settings["pairs"])))
+    stolen = get_images(job.store, job.inputs["attacker"]).few(int(job.settings["pairs"]))
     rows = [
         *_by_hand(lock, model, key, other, stolen, test, job),
         *_learnt(lock, model, key, stolen, test, job),
@@ -133,7 +133,7 @@ def _names(lock: SampleLock, key: Key, test: ImageSet) -> Iterator[Row]:
     if not lock.identity_bits:
         return
     codes, (hinting, _), net = codes_in(key), readers_in(key), lock.generator_of(key)
-    few = test.take(slice(0, PASSES))
+    few = test.few(PASSES)
     kinds = [("png", 100), *(("jpeg", quality) for quality in QUALITIES)]
     right, wrong = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
     for user in USERS:

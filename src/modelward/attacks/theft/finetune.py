@@ -33,7 +33,7 @@ class FTAL(TheftMethod):
     optimizer
         ``"sgd"`` with momentum .9, or ``"adam"``.
     images
-        that many of the thief's images, the first ones; 0 takes all.
+        that many of the thief's images, spread over his set; 0 takes all.
 
     Examples
     --------
@@ -83,7 +83,7 @@ class FTAL(TheftMethod):
     def _few(self, view: AttackerView) -> AttackerView:
         """Return the thief's position with as many of his images as the settings give him."""
         self._require(images=(self.images >= 0, ">= 0"))
-        return replace(view, images=view.images.take(slice(0, self.images))) if self.images else view
+        return replace(view, images=view.images.few(self.images)) if self.images else view
 
     def _recipe(self) -> Recipe:
         """Return how the copy is trained."""

@@ -38,7 +38,7 @@ def bench(view: AttackerView, *, images: int, norms: bool) -> Bench:
     norms
         the running statistics of batch normalisation are measured anew on them first, where there are any.
     """
-    own = view.images.take(slice(0, images)) if images else view.images
+    own = view.images.few(images) if images else view.images
     model = private_copy(view.weights).eval()
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.contiguous()  # entries are counted row by row
