@@ -150,6 +150,22 @@ def relevance_rows(rounds: int) -> list[Row]:
     return rows
 
 
+def lock_rows(rounds: int) -> list[Row]:
+    """Time the locks: a moved parameter, a crafting step, authorised answers, the coder of image sets. Each runs by itself."""
+    rows: list[Row] = []
+    for name in ("advparams", "activeguard", "sample"):
+        done = subprocess.run(
+            [sys.executable, str(HERE / f"locks_{name}.py"), "--rounds", str(rounds)], check=True, capture_output=True, text=True
+        )
+        rows += [(row["figure"], row["against"], row["value"], row["target"]) for row in json.loads(done.stdout)["rows"]]
+    done = subprocess.run([sys.executable, str(HERE / "locks_dataset.py")], check=True, capture_output=True, text=True)
+    for row in json.loads(done.stdout)["rows"]:
+        for way in ("hidden", "recovered"):
+            figure = f"dataset-lock, images {way}, blocks of {row['block']}"
+            rows.append((figure, "images of 3x32x32 a second", row[f"{way}_per_second"], f">= {row['goal']}"))
+    return rows
+
+
 def start_rows(rounds: int) -> list[Row]:
     """Time the start of the command line and of the import, torch not among the modules."""
     rows: list[Row] = []
@@ -214,14 +230,14 @@ def main() -> None:
     """Measure, print a table, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="pgd, training, verify, start, demo, relevance")
+    parser.add_argument("--only", default="", help="pgd, training, verify, start, demo, relevance, locks")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     parts = {
         "start": lambda: start_rows(options.rounds), "verify": lambda: verify_rows(options.rounds), "training": lambda: training_rows(options.rounds),
         "pgd": lambda: pgd_rows(options.rounds), "demo": demo_rows,
-        "relevance": lambda: relevance_rows(options.rounds),
+        "relevance": lambda: relevance_rows(options.rounds), "locks": lambda: lock_rows(options.rounds),
     }  # fmt: skip
     rows: list[Row] = []
     for name, part in parts.items():
