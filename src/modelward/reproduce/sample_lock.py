@@ -179,7 +179,8 @@ def _words(scale: Scale) -> list[str]:
         "without and 97.67 % with the trigger, and users traced in 100 %."
     )
     here = (
-        f"Here: {scale.data}, {archs}. All images are 8-bit and went through PNG. Settings were found on seed 0 of a study that is not reported on. "
+        f"Here: {scale.data}, {archs}. All images are 8-bit and went through PNG. Settings were found on another split of "
+        "the small set's images, whose test images are partly those of this one: only figures on other data are free of that choice. "
         f"A thief with stolen pairs has {scale.pairs} images before and after; the other generator is that of a lock with another secret."
     )
     how = (
