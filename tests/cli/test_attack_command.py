@@ -24,7 +24,7 @@ def test_the_folder_holds_what_the_figures_say(tmp_path, capsys):
     assert main([*RUN, "--out", str(tmp_path)]) == 0
     assert "random noise of equal size" in capsys.readouterr().out
     pixels = torch.stack([torch.tensor(read_image(path)) for path in sorted((tmp_path / "images").glob("*.png"))])
-    clean = load_data("fashion-mini").test.take(slice(0, 48))
+    clean = load_data("fashion-mini").test.few(48)
     answers = [int(line["label"]) for line in read_csv(tmp_path / "answers.csv")]
     assert predict(embedded_model().model, pixels).argmax(1).tolist() == answers
     assert 0 < int((pixels.int() - clean.pixels.int()).abs().max()) <= 8
@@ -54,7 +54,7 @@ def test_a_targeted_attack_reports_the_target(tmp_path, capsys):
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_noise_beside_it_has_the_size_of_the_change(norm):
-    images = load_data("fashion-mini").test.take(slice(0, 32))
+    images = load_data("fashion-mini").test.few(32)
     found = attack_images(RandomNoise(norm=norm, eps=0.5), embedded_model().model, images, seed=1)
     assert abs(int((found.after == images.labels).sum()) - int((found.after_noise == images.labels).sum())) <= 6
     strong = attack_images(PGD(norm=norm, eps=0.5 if norm == "linf" else 4.0, step=0.1), embedded_model().model, images, seed=1)

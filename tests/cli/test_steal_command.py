@@ -20,7 +20,7 @@ def test_a_copy_with_its_lineage(tmp_path, capsys):
     lineage = json.loads(copy.facts["lineage"])
     assert lineage == told["lineage"]
     assert lineage["method"] == "ftal"
-    test = study(load_data("fashion-mini"), seed=0).test.take(slice(0, 600))
+    test = study(load_data("fashion-mini"), seed=0).test.few(600)
     accuracy = float((predict(copy.model, test.pixels).argmax(1) == test.labels).float().mean())
     assert accuracy == pytest.approx(told["rows"][0]["value"])
     assert told["rows"][0]["value"] > told["reference"]["value"] + 0.1

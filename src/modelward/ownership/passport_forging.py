@@ -30,7 +30,7 @@ def solved_passport(conv: nn.Conv2d, wanted: Tensor, shape: tuple[int, int, int]
     --------
     >>> from modelward.core.rng import forked, generator
     >>> from modelward.keys.derive import derive
-    from modelward.marking.passports import patch_means
+    >>> from modelward.marking.passports import patch_means
     >>> with forked(generator(0)):
     ...     conv = nn.Conv2d(8, 4, 3, padding=1)
     >>> found = solved_passport(conv, torch.tensor([1.0, -1.0, 2.0, 0.5]), (8, 6, 6))
