@@ -102,3 +102,15 @@ def test_what_cannot_be_issued_or_traced_is_said_in_one_sentence(folder, shell, 
     assert found.code in {2, 4}
     assert told in found.err
     assert "Traceback" not in found.err
+
+
+def test_a_lock_that_locks_little_says_so(tmp_path, monkeypatch, shell):
+    monkeypatch.chdir(tmp_path)
+    found = shell(
+        "lock", "advparams", "--set", "share=0.00002", "--set", "images=32", "--out-key", "w.mw", "--out-model", "w.safetensors", "--json"
+    )
+    assert found.code == 0
+    assert "it locks little" in found.err
+    said = json.loads(found.out)
+    assert said["accuracy_after"] > said["chance"] + 0.15
+    assert read_key(tmp_path / "w.mw").facts["entries"] == said["entries"] == 1

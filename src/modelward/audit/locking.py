@@ -18,16 +18,24 @@ from modelward.core.rng import generator
 from modelward.evaluation.store import Store
 from modelward.models import load_model
 
+WEAK = 0.15
+
 
 @dataclass(frozen=True, eq=False)
 class Locked:
-    """What locking gives: the model to hand out, the key to keep, accuracy on the test images before and after."""
+    """What locking gives: the model to hand out, the key to keep, accuracy on the test images before and after, and what guessing reaches."""
 
     model: nn.Module
     key: Key
     before: float
     after: float
     images: int
+    chance: float
+
+    @property
+    def weak(self) -> bool:
+        """Whether whoever lacks the key still has a good part of the model."""
+        return self.after > self.chance + WEAK
 
 
 def locking(method: str, settings: dict[str, Any]) -> LockMethod:
@@ -66,7 +74,8 @@ def lock(method: str, settings: dict[str, Any], question: Question, *, store: St
     test = ground.study.test
     right = [float((predict(model, test.pixels).argmax(1) == test.labels).float().mean()) for model in (ground.loaded.model, locked)]
     facts = {**key.facts, "data": ground.splits.name, "arch": ground.loaded.arch}
-    return Locked(locked, Key(key.method, key.variant, key.model_digest, facts, key.tensors), right[0], right[1], len(test))
+    chance = float(test.labels.bincount().max() / len(test))
+    return Locked(locked, Key(key.method, key.variant, key.model_digest, facts, key.tensors), right[0], right[1], len(test), chance)
 
 
 @dataclass(frozen=True, eq=False)

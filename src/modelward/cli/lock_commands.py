@@ -11,7 +11,7 @@ import typer
 from modelward.cli.audit_commands import Arch, Data, Model, Size, TrainedOn, ask
 from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
 from modelward.cli.options import Options, working
-from modelward.cli.output import emit, facts, say
+from modelward.cli.output import emit, facts, say, warn
 from modelward.cli.paths import require_free
 from modelward.cli.protect_command import OutKey, Settings, Variant, chosen_settings
 from modelward.core.errors import UsageError
@@ -77,7 +77,11 @@ def lock(
         save_model(out_model, made.model)
     entries = made.key.facts.get("entries")
     found = {"key": out_key, "model": out_model, "method": made.key.method, "variant": made.key.variant, "entries": entries,
-             "accuracy_before": made.before, "accuracy_after": made.after, "n": made.images}  # fmt: skip
+             "accuracy_before": made.before, "accuracy_after": made.after, "chance": made.chance, "n": made.images}  # fmt: skip
+    if made.weak and made.key.facts.get("settings", {}).get("mode") != "server":
+        warn(
+            f"without the key this model still answers {made.after:.1%} rightly, {made.chance:.1%} is chance: it locks little; see the method's settings"
+        )
     if options.as_json:
         emit("lock", found)
         return 0
