@@ -13,7 +13,7 @@ from pathlib import Path
 
 from modelward.cli.method_card import default_of, default_words, parameter_docs
 from modelward.core.catalogue import catalogue
-from modelward.core.locking import DataLock
+from modelward.core.image_locks import DataLock
 from modelward.core.method import Method
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -15,9 +15,9 @@ from torch import nn
 from modelward.core.canonical import canonical_json
 from modelward.core.catalogue import catalogue
 from modelward.core.errors import InputError, ModelwardError, UsageError
+from modelward.core.image_locks import DataLock, LockedImages
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
-from modelward.core.locking import DataLock, LockedImages
 from modelward.core.rng import generator
 from modelward.models import Net
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from modelward.core.canonical import canonical_json
 from modelward.core.errors import InputError, ModelwardError, UsageError
+from modelward.core.image_locks import LockedImages
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
-from modelward.core.locking import LockedImages
 from modelward.core.rng import generator
 from modelward.imaging.codecs import roundtrip
 from modelward.keys.derive import derive

@@ -16,7 +16,8 @@ from modelward._version import __version__
 from modelward.audit.matrix import SMOKE, SMOKE_IMAGES, data_name
 from modelward.core.catalogue import catalogue, find
 from modelward.core.errors import FormatError, ModelwardError, UsageError
-from modelward.core.locking import DataLock, LockMethod
+from modelward.core.image_locks import DataLock
+from modelward.core.locking import LockMethod
 from modelward.core.nearest import nearest
 from modelward.core.rng import derive_seed
 from modelward.data import Study, load_data, study

@@ -12,9 +12,9 @@ from torch import nn
 from modelward.audit.locked_sets import Folder, Source, partial, published_names, read_locked, read_source, write_locked, write_whole
 from modelward.core.catalogue import find
 from modelward.core.errors import InputError, UsageError
+from modelward.core.image_locks import LockedImages
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
-from modelward.core.locking import LockedImages
 from modelward.core.rng import derive_seed, generator
 from modelward.evaluation.zoo import null_recipe
 from modelward.io.age import Secret

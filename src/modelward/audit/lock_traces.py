@@ -14,9 +14,9 @@ from torch import Tensor
 from modelward.audit.locked_sets import read_locked
 from modelward.audit.locking import locking
 from modelward.core.errors import InputError, Undecided, UsageError
+from modelward.core.image_locks import DataLock
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
-from modelward.core.locking import DataLock
 from modelward.io.images import read_image
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".pgm", ".ppm"}

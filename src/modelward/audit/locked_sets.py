@@ -12,8 +12,8 @@ import torch
 
 from modelward.core.canonical import canonical_json
 from modelward.core.errors import FormatError, InputError, ModelwardError, StoreError
+from modelward.core.image_locks import LockedImages
 from modelward.core.images import ImageSet
-from modelward.core.locking import LockedImages
 from modelward.core.progress import advance
 from modelward.data import load_data
 from modelward.data.folders import read_tree, walk

@@ -101,7 +101,7 @@ def lock(
 def _locks_data(method: str) -> bool:
     """Return whether a method locks image sets."""
     from modelward.core.catalogue import find
-    from modelward.core.locking import DataLock
+    from modelward.core.image_locks import DataLock
 
     return issubclass(find(method), DataLock)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -172,80 +172,3 @@ def _tag(key: Key, secret: bytes) -> Tensor:
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         whole.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return torch.tensor(list(hmac.digest(secret, whole.digest(), "sha256")), dtype=torch.uint8)
-
-
-@dataclass(frozen=True, eq=False)
-class LockedImages:
-    """A locked image set: what is published.
-
-    Parameters
-    ----------
-    images
-        the locked pixels, with labels and names as they were.
-    sidecars
-        what lies beside some images, by their positions, as bytes.
-    manifest
-        what is said of the set: method, settings, digests.
-    """
-
-    images: ImageSet
-    sidecars: Mapping[int, bytes] = field(default_factory=dict)
-    manifest: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataLock(LockMethod, ABC):
-    """Make images useless to train on without the key: ``lock(images, surrogate, *, rng) -> (locked, key)``, ``unlock(locked, key) -> images``."""
-
-    def lock(
-        self, images: ImageSet, surrogate: nn.Module, *, secret: bytes | None = None, rng: torch.Generator
-    ) -> tuple[LockedImages, Key]:
-        """Return the locked images and the key that gives them back.
-
-        Parameters
-        ----------
-        images
-            the owner's, with true labels; never changed.
-        surrogate
-            a network trained on images of this kind; its features decide what the images are turned into.
-        secret
-            what every choice is derived from; drawn from ``rng`` when absent.
-        rng
-            source of all other randomness.
-
-        Raises
-        ------
-        InputError
-            for images that the surrogate cannot take, or that are locked already.
-        """
-        if isinstance(images, LockedImages):
-            raise InputError("these images are locked already; unlock them first, or lock the originals")
-        require_finite(surrogate)
-        if not len(images):
-            raise InputError("no images to lock")
-        with frozen(surrogate):
-            return self._lock(images, surrogate, secret=secret, rng=rng)
-
-    def unlock(self, locked: LockedImages, key: Key, *, user: str = "") -> ImageSet:
-        """Return the images as they were before; with a user's name, in the copy that is that user's.
-
-        Raises
-        ------
-        InputError
-            for a key of another method or another set, and for images that were changed since they were locked.
-        """
-        self._require_own(key)
-        return self._unlock(locked, key, user=user)
-
-    def traced(self, images: ImageSet, locked: LockedImages, key: Key, users: Sequence[str]) -> Mapping[str, int]:
-        """Return how many images of a copy that turned up name which of ``users``; none where copies carry no name."""
-        del images, locked, key, users
-        return {}
-
-    @abstractmethod
-    def _lock(self, images: ImageSet, surrogate: nn.Module, *, secret: bytes | None, rng: torch.Generator) -> tuple[LockedImages, Key]:
-        """Return the locked images and the key."""
-
-    @abstractmethod
-    def _unlock(self, locked: LockedImages, key: Key, *, user: str) -> ImageSet:
-        """Return the restored images."""

@@ -13,9 +13,9 @@ from torch import Tensor
 from modelward.core.catalogue import find
 from modelward.core.errors import ModelwardError, UsageError
 from modelward.core.guard import predict
+from modelward.core.image_locks import DataLock, LockedImages
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
-from modelward.core.locking import DataLock, LockedImages
 from modelward.core.rng import derive_seed, generator
 from modelward.evaluation.cell import Job, Outcome
 from modelward.evaluation.parcels import get_images, get_model, pack_key

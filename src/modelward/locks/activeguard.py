@@ -219,7 +219,7 @@ class ActiveGuard(ModelLock):
         tag = slot_key(made, build).tag
         if tag not in build.layer.slots:
             raise UsageError(
-                "this model has no slot of that credential: it brings its own, or was revoked; revoke its grant, and `reissue` for the others"
+                "this model has no slot of that credential, which brings its own or was revoked; revoke its grant, and `reissue`"
             )
         return build.with_slots({name: text for name, text in build.layer.slots.items() if name != tag})
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from modelward.core.card import Active, Capacity, Card, Function, Mechanism, Protection, Scenario, Target, Taxonomy
 from modelward.core.errors import InputError
 from modelward.core.guard import state_digest
+from modelward.core.image_locks import DataLock, LockedImages
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
-from modelward.core.locking import DataLock, LockedImages
 from modelward.keys.derive import LEAST, derive
 from modelward.locks import customers, ledger, sidecars
 from modelward.locks.collision import Shifts, penultimate, require_takes

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from modelward.core.errors import FormatError, InputError
-from modelward.core.locking import LockedImages
+from modelward.core.image_locks import LockedImages
 from modelward.io.images import read_image
 from modelward.keys.cipher import seal, unseal
 

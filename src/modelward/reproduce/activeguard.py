@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from modelward.core.errors import ModelwardError, UsageError
 from modelward.core.rng import derive_seed
-from modelward.data import Study, load_data, study
 from modelward.evaluation.budget import train_seconds
 from modelward.evaluation.cell import Cell
-from modelward.evaluation.engine import Engine, Run
+from modelward.evaluation.engine import Engine
 from modelward.evaluation.farm import TheftSpec, applies
-from modelward.evaluation.locks import Attempts, Locking, attempts, lock_cell, rows_of
+from modelward.evaluation.locks import Attempts, Locking, attempts, lock_cell
 from modelward.evaluation.store import Store
-from modelward.evaluation.zoo import NullSpec, null_cells, null_recipe, put_parts, train_cell
+from modelward.evaluation.zoo import null_cells
 from modelward.reproduce.activeguard_tables import tables
 from modelward.reproduce.fingerprint_tables import SMOKE, Rows
+from modelward.reproduce.scenes import Ground, Plan, ground
 
 USES = tuple(
     f"modelward.locks.{name}"
@@ -56,19 +55,15 @@ SCALES = {
     "full": Scale("cifar10-jpeg", 10_000, ("lenet5", "resnet8"), 3, 100, 10_000, 28),
 }
 
+OF_LOCKS = ("recovered", "latency", "lock_seconds", "issue_seconds")  # the rest is measured by this recipe's own work
+
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """One architecture and seed: the data, the source, and independent models of its kind (in the first scene only)."""
+class Scene(Ground):
+    """One architecture and seed at the scale of a profile, and independent models of its kind (in the first scene only)."""
 
-    arch: str
-    number: int
     scale: Scale
-    study: Study
-    parts: dict[str, str]
-    source: Cell
     nulls: list[Cell]
-    seed: int
 
     def cell(self, work: str, variant: str, **settings: Any) -> Cell:
         """Return a cell of this recipe's work for one variant; all works of a scene and variant guard the same network."""
@@ -81,10 +76,6 @@ class Scene:
             seed=derive_seed(self.seed, "guarded", variant), label=f"{work} {self.arch} {variant} #{self.number}", uses=USES,
             seconds=40 + train_seconds(self.arch, len(self.study.owner), 10, self.study.test.shape),
         )  # fmt: skip
-
-    def told(self, configuration: str) -> dict[str, Any]:
-        """Return what is written into every row."""
-        return {"arch": self.arch, "scene": self.number, "configuration": configuration}
 
 
 def activeguard(*, profile: str, seed: int, store: Store, jobs: int | None, command: str) -> dict[str, Any]:
@@ -101,43 +92,30 @@ def activeguard(*, profile: str, seed: int, store: Store, jobs: int | None, comm
         message = f"profile is {', '.join(SCALES)}, not {profile!r}"
         raise UsageError(message)
     scale, engine = SCALES[profile], Engine(store, jobs=jobs)
-    plain: list[tuple[dict[str, Any], Cell]] = []
-    tried: list[tuple[dict[str, Any], Attempts]] = []
+    plan = Plan()
     for arch in scale.archs:
         for number in range(scale.seeds):
             scene = _scene(scale, arch, number, seed, store)
-            plain += [(scene.told(variant), scene.cell("guard", variant, tries=scale.tries)) for variant in ("paper", "hardened")]
+            plan.plain += [(scene.told(variant), scene.cell("guard", variant, tries=scale.tries)) for variant in ("paper", "hardened")]
             if number == 0:
-                plain.append((scene.told("hardened"), scene.cell("endure", "hardened", thefts=[list(theft) for theft in scale.thefts])))
-                tried.append((scene.told("hardened"), _recovery(scene, profile)))
-    run = engine.run([*(cell for _, cell in plain), *(cell for _, one in tried for cell in (one.cell, *one.cells))], task="activeguard")
-    if run.failed:
-        message = f"{len(run.failed)} parts could not be measured: {next(iter(run.failed.values()))}"
+                plan.plain.append(
+                    (scene.told("hardened"), scene.cell("endure", "hardened", thefts=[list(theft) for theft in scale.thefts]))
+                )
+                plan.tried.append((scene.told("hardened"), _recovery(scene, profile)))
+    run = engine.run(plan.cells(), task="activeguard")
+    if broken := plan.broken(run):
+        message = f"{len(broken)} parts could not be measured: {broken[0]}"
         raise ModelwardError(message)
-    rows: Rows = [{**row, "profile": profile, "command": command} for row in _rows(plain, tried, run)]
+    rows: Rows = [{**row, "profile": profile, "command": command} for row in plan.rows(run, OF_LOCKS)]
     return {"title": f"activeguard, profile {profile}", "paragraphs": [*([SMOKE] if profile == "smoke" else []), *_words(scale)],
             "tables": tables(rows), "rows": rows}  # fmt: skip
 
 
-def _rows(plain: list[tuple[dict[str, Any], Cell]], tried: list[tuple[dict[str, Any], Attempts]], run: Run) -> Iterator[dict[str, Any]]:
-    """Yield all rows with what they are rows of; of the lock's own cell what this recipe's work does not measure."""
-    for told, cell in plain:
-        finished = run.of(cell)
-        yield from ({**row, **told} for row in (finished.rows if finished else []))
-    for told, one in tried:
-        yield from (
-            {**row, **told} for row in rows_of(one, run) if row["metric"] in {"recovered", "latency", "lock_seconds", "issue_seconds"}
-        )
-
-
 def _scene(scale: Scale, arch: str, number: int, seed: int, store: Store) -> Scene:
     """Return the ground of one architecture and seed."""
-    own = derive_seed("activeguard", seed, number)
-    made = study(load_data(scale.data, limit=scale.limit), seed=own)
-    parts = put_parts(store, made)
-    source = train_cell(NullSpec(arch, "owner", 1.0, "source", number), null_recipe(arch), parts, made, derive_seed(own, "source"))
-    nulls = null_cells(arch, made, parts, profile="quick", seed=own) if number == 0 else []
-    return Scene(arch, number, scale, made, parts, source, nulls[: scale.nulls], derive_seed(own, arch))
+    here = ground("activeguard", scale.data, scale.limit, arch, number, seed=seed, store=store)
+    nulls = null_cells(arch, here.study, here.parts, profile="quick", seed=derive_seed("activeguard", seed, number)) if number == 0 else []
+    return Scene(**vars(here), scale=scale, nulls=nulls[: scale.nulls])
 
 
 def _recovery(scene: Scene, profile: str) -> Attempts:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from modelward.core.errors import ModelwardError, UsageError
 from modelward.core.rng import derive_seed
-from modelward.data import Study, load_data, study
 from modelward.evaluation.cell import Cell
-from modelward.evaluation.engine import Engine, Run
+from modelward.evaluation.engine import Engine
 from modelward.evaluation.farm import TheftSpec, applies
-from modelward.evaluation.locks import Attempts, Locking, attempts, lock_cell, rows_of
+from modelward.evaluation.locks import Attempts, Locking, attempts, lock_cell
 from modelward.evaluation.store import Store
-from modelward.evaluation.zoo import NullSpec, null_recipe, put_parts, train_cell
 from modelward.reproduce.advparams_tables import tables
 from modelward.reproduce.fingerprint_tables import SMOKE, Rows
+from modelward.reproduce.scenes import Ground, Plan, ground
 
 WORK = "modelward.reproduce.advparams_work"
 USES = ("modelward.locks.advparams", "modelward.marking.moves", "modelward.marking.saliency", "modelward.attacks.theft.fill_outliers")
@@ -52,51 +50,16 @@ SCALES = {
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """One architecture and seed: the parts of the data, and the model that is locked."""
+class Scene(Ground):
+    """One architecture and seed at the scale of a profile."""
 
-    arch: str
-    number: int
     scale: Scale
-    study: Study
-    parts: dict[str, str]
-    source: Cell
-    seed: int
-
-    def told(self, configuration: str, share: float | None = None) -> dict[str, Any]:
-        """Return what is written into every row."""
-        return {"arch": self.arch, "scene": self.number, "configuration": configuration, "budget_share": share}
 
     def cell(self, work: str, fields: Fields, inputs: dict[str, str | Cell], *, seconds: float = 5.0, **settings: Any) -> Cell:
         """Return a cell of this recipe's own work."""
         given: dict[str, str | Cell] = {"victim": self.source, "test": self.parts["test"], **inputs}
         return Cell(work=f"{WORK}:{work}", settings={"fields": fields, **settings}, inputs=given, uses=USES, seconds=seconds,
                     seed=derive_seed(self.seed, work, fields), label=f"{work} {self.arch} #{self.number}")  # fmt: skip
-
-
-@dataclass
-class Plan:
-    """The cells of a run: those whose rows are read as they are, and attempts with their references."""
-
-    plain: list[tuple[dict[str, Any], Cell]] = field(default_factory=list)
-    tried: list[tuple[dict[str, Any], Attempts]] = field(default_factory=list)
-
-    def cells(self) -> list[Cell]:
-        """Return all cells."""
-        return [*(cell for _, cell in self.plain), *(cell for _, tried in self.tried for cell in (tried.cell, *tried.cells))]
-
-    def rows(self, run: Run) -> Iterator[dict[str, Any]]:
-        """Yield all rows with what they are rows of; an attempt whose training diverged is a row without a value."""
-        for told, cell in self.plain:
-            finished = run.of(cell)
-            yield from ({**row, **told} for row in (finished.rows if finished else []))
-        for told, tried in self.tried:
-            for row in rows_of(tried, run):
-                yield {**row, **told}
-            for spec, theft, _ in tried.tries:
-                if "diverged" in run.failed.get(theft.key, ""):
-                    yield {"metric": "recovered", "value": None, "n": 0, "attack": spec.method, "flags": ["diverged"],
-                           "extra": {"group": spec.group, "fields": dict(spec.fields), "images": spec.fields.get("images")}, **told}  # fmt: skip
 
 
 def advparams(*, profile: str, seed: int, store: Store, jobs: int | None, command: str) -> dict[str, Any]:
@@ -117,8 +80,7 @@ def advparams(*, profile: str, seed: int, store: Store, jobs: int | None, comman
         for number in range(scale.seeds):
             _plan_scene(_scene(scale, arch, number, seed, store), plan)
     run = engine.run(plan.cells(), task="advparams")
-    broken = [text for text in run.failed.values() if "diverged" not in text]
-    if broken:
+    if broken := plan.broken(run):
         message = f"{len(broken)} parts could not be measured: {broken[0]}"
         raise ModelwardError(message)
     rows: Rows = [{**row, "profile": profile, "command": command} for row in plan.rows(run)]
@@ -129,11 +91,7 @@ def advparams(*, profile: str, seed: int, store: Store, jobs: int | None, comman
 
 def _scene(scale: Scale, arch: str, number: int, seed: int, store: Store) -> Scene:
     """Return the ground of one architecture and seed."""
-    own = derive_seed("advparams", seed, number)
-    made = study(load_data(scale.data, limit=scale.limit), seed=own)
-    parts = put_parts(store, made)
-    source = train_cell(NullSpec(arch, "owner", 1.0, "source", number), null_recipe(arch), parts, made, derive_seed(own, "source"))
-    return Scene(arch, number, scale, made, parts, source, derive_seed(own, arch))
+    return Scene(**vars(ground("advparams", scale.data, scale.limit, arch, number, seed=seed, store=store)), scale=scale)
 
 
 def _plan_scene(scene: Scene, plan: Plan) -> None:
@@ -146,13 +104,13 @@ def _plan_scene(scene: Scene, plan: Plan) -> None:
         made[name] = locking, locked
         share = HEADLINE if name == "hardened" else None
         specs = [*_recovery(scene), *(_battery(scene) if scene.number == 0 else [])]
-        plan.tried.append((scene.told(name, share), _tries(scene, locking, locked, specs)))
+        plan.tried.append((scene.told(name, budget_share=share), _tries(scene, locking, locked, specs)))
         inspected = scene.cell("inspect", {**rest, "variant": name}, {"locked": locked})
-        plan.plain.append((scene.told(name, share), inspected))
+        plan.plain.append((scene.told(name, budget_share=share), inspected))
         if scene.number == 0:
             other = lock_cell(locking, scene.source, scene.parts, scene.study, scene.arch, seed=derive_seed(scene.seed, "another build"))
             compared = scene.cell("differential", {**rest, "variant": name}, {"first": locked, "second": other})
-            plan.plain.append((scene.told(name, share), compared))
+            plan.plain.append((scene.told(name, budget_share=share), compared))
     if scene.number == 0:
         _plan_curve(scene, made["hardened"][0], plan)
 
@@ -165,7 +123,7 @@ def _plan_curve(scene: Scene, locking: Locking, plan: Plan) -> None:
     for share in scene.scale.shares:
         if share != HEADLINE:
             cell = scene.cell("cut", fields, {"climb": climbed}, share=share)
-            plan.tried.append((scene.told("hardened", share), _tries(scene, locking, cell, _recovery(scene))))
+            plan.tried.append((scene.told("hardened", budget_share=share), _tries(scene, locking, cell, _recovery(scene))))
 
 
 def _tries(scene: Scene, locking: Locking, locked: Cell, specs: list[TheftSpec]) -> Attempts:

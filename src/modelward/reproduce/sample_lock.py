@@ -7,15 +7,14 @@ from typing import Any
 
 from modelward.core.errors import ModelwardError, UsageError
 from modelward.core.rng import derive_seed
-from modelward.data import Study, load_data, study
 from modelward.evaluation.cell import Cell
-from modelward.evaluation.engine import Engine, Run
+from modelward.evaluation.engine import Engine
 from modelward.evaluation.farm import TheftSpec, applies
-from modelward.evaluation.locks import Attempts, Locking, attempts, lock_cell, rows_of
+from modelward.evaluation.locks import Locking, attempts, lock_cell
 from modelward.evaluation.store import Store
-from modelward.evaluation.zoo import NullSpec, null_recipe, put_parts, train_cell
 from modelward.reproduce.fingerprint_tables import SMOKE, Rows
 from modelward.reproduce.sample_lock_tables import tables
+from modelward.reproduce.scenes import Ground, Plan, ground
 
 WORK = "modelward.reproduce.sample_lock_work:pairs"
 Fields = dict[str, Any]
@@ -58,16 +57,10 @@ SCALES = {
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """One architecture and seed: the parts of the data, the model that is locked, and its locks by variant."""
+class Scene(Ground):
+    """One architecture and seed at the scale of a profile, and its locks by variant."""
 
-    arch: str
-    number: int
     scale: Scale
-    study: Study
-    parts: dict[str, str]
-    source: Cell
-    seed: int
 
     def locking(self, variant: str) -> Locking:
         """Return a variant as it is measured here."""
@@ -93,20 +86,20 @@ def sample_lock(*, profile: str, seed: int, store: Store, jobs: int | None, comm
         raise UsageError(message)
     scale, engine = SCALES[profile], Engine(store, jobs=jobs)
     scenes = [_scene(scale, arch, number, seed, store) for arch, seeds in scale.archs for number in range(seeds)]
-    plain: list[tuple[Scene, str, Cell]] = []
-    tried: list[tuple[Scene, Attempts]] = []
+    plan = Plan()
     for place, scene in enumerate(scenes):
         for variant in VARIANTS:
             other = scenes[(place + 1) % len(scenes)].locked(variant) if len(scenes) > 1 else scene.locked(_other(variant))
-            plain.append((scene, variant, _pairs_cell(scene, variant, other)))
+            plan.plain.append((scene.told(variant), _pairs_cell(scene, variant, other)))
             specs = [*_wrapping(), *(_training(scene) if scene.number == 0 else [])]
             locking, locked = scene.locking(variant), scene.locked(variant)
-            tried.append((scene, attempts(locking, locked, scene.source, scene.arch, scene.parts, scene.study, specs, seed=scene.seed)))
-    run = engine.run([*(cell for *_, cell in plain), *(c for _, t in tried for c in (t.cell, *t.cells))], task="sample-lock")
-    if run.failed:
-        message = f"{len(run.failed)} parts could not be measured: {next(iter(run.failed.values()))}"
+            made = attempts(locking, locked, scene.source, scene.arch, scene.parts, scene.study, specs, seed=scene.seed)
+            plan.tried.append((scene.told(variant), made))
+    run = engine.run(plan.cells(), task="sample-lock")
+    if broken := plan.broken(run):
+        message = f"{len(broken)} parts could not be measured: {broken[0]}"
         raise ModelwardError(message)
-    rows: Rows = [{**row, "profile": profile, "command": command} for row in _rows(run, plain, tried)]
+    rows: Rows = [{**row, "profile": profile, "command": command} for row in plan.rows(run)]
     words = [*([SMOKE] if profile == "smoke" else []), *_words(scale)]
     return {"title": f"sample-lock, profile {profile}", "paragraphs": words, "tables": tables(rows), "rows": rows}
 
@@ -117,11 +110,7 @@ def _other(variant: str) -> str:
 
 def _scene(scale: Scale, arch: str, number: int, seed: int, store: Store) -> Scene:
     """Return the ground of one architecture and seed."""
-    own = derive_seed("sample-lock", seed, number)
-    made = study(load_data(scale.data, limit=scale.limit), seed=own)
-    parts = put_parts(store, made)
-    source = train_cell(NullSpec(arch, "owner", 1.0, "source", number), null_recipe(arch), parts, made, derive_seed(own, "source"))
-    return Scene(arch, number, scale, made, parts, source, derive_seed(own, arch))
+    return Scene(**vars(ground("sample-lock", scale.data, scale.limit, arch, number, seed=seed, store=store)), scale=scale)
 
 
 def _pairs_cell(scene: Scene, variant: str, other: Cell) -> Cell:
@@ -156,19 +145,6 @@ def _training(scene: Scene) -> list[TheftSpec]:
     if applies("fine-prune", arch):
         few.append(TheftSpec("fine-prune", "fine-pruning", {"images": max(2, round(0.1 * len(scene.study.owner))), "batch": 16}))
     return few + ([TheftSpec("bn-recalibrate", "BN recalibration", {}, "none")] if applies("bn-recalibrate", arch) else [])
-
-
-def _rows(run: Run, plain: list[tuple[Scene, str, Cell]], tried: list[tuple[Scene, Attempts]]) -> Rows:
-    """Return all rows with architecture, seed and variant."""
-    made: Rows = []
-    for scene, variant, cell in plain:
-        told = {"arch": scene.arch, "scene": scene.number, "configuration": variant}
-        finished = run.of(cell)
-        made += [{**row, **told} for row in (finished.rows if finished else [])]
-    for scene, found in tried:
-        told = {"arch": scene.arch, "scene": scene.number, "configuration": found.locking.variant}
-        made += [{**row, **told} for row in rows_of(found, run)]
-    return made
 
 
 def _words(scale: Scale) -> list[str]:
