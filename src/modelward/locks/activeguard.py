@@ -218,9 +218,7 @@ class ActiveGuard(ModelLock):
         build = Build.of(locked)
         tag = slot_key(made, build).tag
         if tag not in build.layer.slots:
-            raise UsageError(
-                "this model has no slot of that credential, which brings its own or was revoked; revoke its grant, and `reissue`"
-            )
+            raise UsageError("this model has no slot of that credential; revoke its grant, and `reissue` for the others")
         return build.with_slots({name: text for name, text in build.layer.slots.items() if name != tag})
 
     def reissue(
