@@ -11,6 +11,8 @@ from modelward.cli.output import facts, say, table
 if TYPE_CHECKING:
     from modelward.core.method import Method
 
+SHORT = 6
+
 
 def parameter_docs(owner: type) -> dict[str, str]:
     """Return what the numpy-style docstrings of ``owner`` and its bases say of each parameter; the nearest class wins.
@@ -79,6 +81,7 @@ def show_card(method: type[Method]) -> None:
             ("functions", ", ".join(taxonomy.functions)),
             ("target", taxonomy.target),
             ("cost", card.cost),
+            *((name.replace("_", " "), words) for name, words in (vars(card.active) if card.active else {}).items()),
         ]
     )
     for title, words in (
@@ -102,13 +105,13 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 
 def default_words(value: object) -> str:
-    """Return a default as --set takes it; pixel sizes in 255ths are said so.
+    """Return a default as --set takes it; pixel sizes in 255ths are said so, unless they are short as they are.
 
-    >>> default_words(8 / 255), default_words(None), default_words(True)
-    ('8/255', 'null', 'true')
+    >>> default_words(8 / 255), default_words(0.2), default_words(None), default_words(True)
+    ('8/255', '0.2', 'null', 'true')
     """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, float) and 0 < value < 1 and abs(value * 255 - round(value * 255)) < 1e-9:
+    if isinstance(value, float) and len(repr(value)) > SHORT and 0 < value < 1 and abs(value * 255 - round(value * 255)) < 1e-9:
         return f"{round(value * 255)}/255"
     return str(value)

@@ -30,10 +30,8 @@ from modelward.locks.watermark import Watermark
 from modelward.locks.windows import null_answers, place, require_windows
 
 MODES = ("server", "layer", "bound")
-GUARD = Taxonomy(
-    Scenario.BLACK_BOX_PROBS, Mechanism.FINGERPRINT_ADVERSARIAL, capacity=Capacity.MULTI_BIT, protection=Protection.BOTH,
-    functions=(Function.AUTHORIZATION, Function.IDENTITY, Function.OWNERSHIP),
-)  # fmt: skip
+FUNCTIONS = (Function.AUTHORIZATION, Function.IDENTITY, Function.OWNERSHIP)
+GUARD = Taxonomy(Scenario.BLACK_BOX_PROBS, Mechanism.FINGERPRINT_ADVERSARIAL, Capacity.MULTI_BIT, Protection.BOTH, FUNCTIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +50,14 @@ class ActiveGuard(ModelLock):
 
     Parameters
     ----------
-    mode, answers
-        how it is delivered; what strangers are told: ``constant``, ``permutation``, ``random`` or ``refuse``.
-    probes, users
-        m, images a user; users that are to be told apart, which decides how many windows are kept.
+    mode
+        how it is delivered, as above.
+    answers
+        what strangers are told: ``constant``, ``permutation``, ``random`` or ``refuse``.
+    probes
+        m, images a user.
+    users
+        that are to be told apart, which decides how many windows are kept.
     width, guard
         of a window in probability, and the gap to the next as a share of it.
     nulls, eps

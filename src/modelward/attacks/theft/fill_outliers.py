@@ -31,7 +31,7 @@ class FillOutliers(TheftMethod):
     shares
         of all parameters, in (0, 1].
     images
-        that many of the thief's images, the first ones; 0 takes all.
+        that many of the thief's images, spread over his set; 0 takes all.
     norms
         measure the statistics of batch normalisation anew for each copy, where there are any.
 

@@ -33,10 +33,12 @@ class ReverseLock(TheftMethod):
         of all parameters that are moved.
     each
         entries that are moved for one gradient, with ``rule="worth"``.
-    step, beta
-        share of the tensor's range for one move; share that is cut off both ends of it.
+    step
+        share of the tensor's range for one move.
+    beta
+        share that is cut off both ends of it.
     images
-        that many of the thief's images, the first ones; 0 takes all.
+        that many of the thief's images, spread over his set; 0 takes all.
     norms
         measure the statistics of batch normalisation anew first, where there are any.
 

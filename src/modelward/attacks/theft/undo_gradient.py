@@ -30,7 +30,7 @@ class UndoGradient(TheftMethod):
     points
         values for each.
     images
-        that many of the thief's images, the first ones; 0 takes all.
+        that many of the thief's images, spread over his set; 0 takes all.
     norms
         measure the statistics of batch normalisation anew first, where there are any.
 
