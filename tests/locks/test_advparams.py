@@ -33,7 +33,7 @@ from modelward.training import accuracy
 
 SECRET, OTHER = b"0" * 32, b"1" * 32
 HARDENED = AdvParams(share=0.02, images=64)
-PAPER = AdvParams(variant="paper", per_layer=10, images=64, target=1e6, step=1.0)
+PAPER = AdvParams(variant="paper", layers=25, step=0.2, beta=0.1, per_layer=10, images=64, target=1e6, step=1.0)
 both = pytest.mark.parametrize("method", [HARDENED, PAPER], ids=lambda method: method.variant)
 
 
@@ -82,7 +82,7 @@ def test_every_change_lies_in_the_band_is_in_the_key_and_comes_back_bit_for_bit(
     assert changed == positions(key)
     assert len(changed) == key.facts["entries"] > 0
     for name, place in changed:
-        low, high = band(before[name], method.beta if method.variant == "paper" or before[name].ndim >= 2 else 0.0)
+        low, high = band(before[name], method.inset if method.variant == "paper" or before[name].ndim >= 2 else 0.0)
         assert low <= float(after[name].detach().reshape(-1)[place]) <= high
     if method.variant == "hardened":
         assert len(changed) <= max(1, int(method.share * sum(tensor.numel() for tensor in model.parameters())))

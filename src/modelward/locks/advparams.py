@@ -65,9 +65,12 @@ class AdvParams(ModelLock):
     share
         of all parameters that the hardened variant may change.
     layers, per_layer
-        of the paper's variant: at most so many layers, and so many moves in each.
-    step, beta
-        as above, ``step`` in the paper's variant alone: the hardened one moves to the edge of the band at once.
+        of the paper's variant: at most so many layers, and so many moves in each. The paper's own numbers are not known; these, ``step``, ``beta``
+        and ``target`` are the gentlest of few that lock both LeNet-5 and ResNet-8.
+    step
+        as above, in the paper's variant alone: the hardened one moves to the edge of the band at once.
+    beta
+        as above; ``None`` is 0 in the paper's variant, .1 in the hardened one.
     target
         the paper's variant stops when the loss is so many times what it was.
     images
@@ -115,11 +118,11 @@ class AdvParams(ModelLock):
     small: ClassVar[Mapping[str, Any]] = {"share": 0.01, "images": 64}
 
     share: float = 0.005
-    layers: int = 25
-    per_layer: int = 3
-    step: float = 0.2
-    beta: float = 0.1
-    target: float = 50.0
+    layers: int = 5
+    per_layer: int = 12
+    step: float = 1.0
+    beta: float | None = None
+    target: float = 1e6
     images: int = 256
     lookahead: int = 5
     each: int = 4
@@ -129,10 +132,15 @@ class AdvParams(ModelLock):
         super().__post_init__()
         self._require(
             share=(0 < self.share <= 1, "in (0, 1]"), layers=(self.layers >= 1, ">= 1"), per_layer=(self.per_layer >= 1, ">= 1"),
-            step=(0 < self.step <= 1, "in (0, 1]"), beta=(0 <= self.beta < 0.5, "in [0, 0.5)"), target=(self.target > 1, "> 1"),
+            step=(0 < self.step <= 1, "in (0, 1]"), beta=(0 <= self.inset < 0.5, "in [0, 0.5)"), target=(self.target > 1, "> 1"),
             images=(self.images >= 2, ">= 2"), lookahead=(self.lookahead >= 0, ">= 0"), each=(self.each >= 1, ">= 1"),
             admitted=(0 < self.admitted <= 1, "in (0, 1]"),
         )  # fmt: skip
+
+    @property
+    def inset(self) -> float:
+        """Share of a tensor's range that its band lies inside it."""
+        return {"paper": 0.0}.get(self.variant, 0.1) if self.beta is None else self.beta
 
     def trail(self, model: nn.Module, data: ImageSet, *, secret: bytes | None = None, rng: torch.Generator) -> Trail:
         """Return the locked model with every move that led to it; raises `InputError` where a class has no image."""
@@ -157,11 +165,11 @@ class AdvParams(ModelLock):
         """Yield every move once it is made; ``first`` is the loss of the open network, ``places`` draws where moves may be."""
         if self.variant == "hardened":
             barred = {name: torch.rand(tensor.numel(), generator=places) >= self.admitted for name, tensor in tensors.items()}
-            return islice(by_worth(tensors, saliency, beta=self.beta, each=self.each, barred=barred), self.budget(saliency.model))
+            return islice(by_worth(tensors, saliency, beta=self.inset, each=self.each, barred=barred), self.budget(saliency.model))
         names = [name for name, tensor in tensors.items() if tensor.ndim >= 2]
         names = [names[i] for i in torch.randperm(len(names), generator=places)[: self.layers].tolist()]
         until = self.target * first
-        return by_layer(tensors, saliency, names=names, count=self.per_layer, step=self.step, beta=self.beta, until=until)
+        return by_layer(tensors, saliency, names=names, count=self.per_layer, step=self.step, beta=self.inset, until=until)
 
     def budget(self, model: nn.Module) -> int:
         """Return how many entries the hardened variant moves: its share of the parameters, running statistics not counted."""
