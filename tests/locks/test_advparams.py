@@ -33,7 +33,7 @@ from modelward.training import accuracy
 
 SECRET, OTHER = b"0" * 32, b"1" * 32
 HARDENED = AdvParams(share=0.02, images=64)
-PAPER = AdvParams(variant="paper", layers=25, step=0.2, beta=0.1, per_layer=10, images=64, target=1e6, step=1.0)
+PAPER = AdvParams(variant="paper", layers=25, beta=0.1, per_layer=10, images=64, target=1e6, step=1.0)
 both = pytest.mark.parametrize("method", [HARDENED, PAPER], ids=lambda method: method.variant)
 
 
