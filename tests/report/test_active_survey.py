@@ -18,6 +18,8 @@ from modelward.report.active_survey import REQUIREMENTS, render_survey, summary,
 
 CARD = {"m": {"carrier": "a key", "identity": "by name", "revocable": "at once", "black_box": "yes", "granularity": "", "overhead": ""}}
 
+RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
+
 
 def row(metric: str, value: float, *, attack: str = "", unit: str = "fraction", n: int = 100, **extra: Any) -> dict[str, Any]:
     return {
@@ -131,3 +133,14 @@ def test_documents_of_others_and_unknown_locks_are_refused(tmp_path: Path) -> No
                              (([], ["best"], "quick"), "variant is"), (([], ["paper"], "quik"), "profile is")):  # fmt: skip
         with pytest.raises(UsageError, match=words):
             lockings(*arguments)
+
+
+def test_the_committed_survey_is_made_of_its_rows() -> None:
+    again = read_survey(RESULTS / "active-survey.json")
+    assert {line["name"].partition(",")[0] for line in again["survey"]["rows"]} == {
+        "activeguard",
+        "advparams",
+        "dataset-lock",
+        "sample-lock",
+    }
+    assert render_survey(again) == (RESULTS / "active-survey.html").read_text()
