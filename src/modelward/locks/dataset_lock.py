@@ -83,7 +83,7 @@ class DatasetLock(DataLock):
         ),
         limits=(
             "it protects against training, not against looking: the images show what they showed",
-            "adversarial training on the locked images, or some clean images beside them, give much of the accuracy back",
+            "adversarial training, an autoencoder, or one clean image to twenty locked ones give most of the accuracy back",
             "a network that learns coarse shapes only, such as LeNet-5 on clothes, is misled least",
             "any re-encoding or resizing of a published image makes it unrecoverable; it is detected and named",
             "whoever holds the key holds the originals: the owner unlocks for a customer, and hands over the marked copy",

@@ -89,6 +89,7 @@ class SampleLock(ModelLock):
         limits=(
             "whoever has the weights and labelled images trains the network back: compare with training from scratch on the same images",
             "whoever holds stolen pairs of images before and after can train a generator of his own",
+            "the generator of another lock opens it now and then: independent trainings come to triggers that are alike",
             "the generator is the key: who was handed it can hand it on; keep it on a server, and let users send images",
             "the paper's variant answers wrongly with confidence, and a table of K entries or noise opens it",
             "the name in a trigger is lost when the image is scaled or cropped",
