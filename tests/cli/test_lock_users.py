@@ -50,8 +50,10 @@ def test_a_registry_opens_for_active_users_alone(folder, shell):
     assert shell("revoke", "cy").code == 0
     key = read_key(folder / "keys" / "bob.advparams.mw")
     write_key(folder / "forged.mw", dataclasses.replace(key, facts={**key.facts, "entries": 0}))
+    nameless = {name: value for name, value in read_key(folder / "keys" / "cy.advparams.mw").facts.items() if name not in {"user", "grant"}}
+    write_key(folder / "nameless.mw", dataclasses.replace(key, facts=nameless))
     cases = (("keys/ann.advparams.mw", "expired"), ("keys/cy.advparams.mw", "revoked"), ("forged.mw", "not the key that user bob was issued"),
-             ("keys/bob.advparams.mw", ""), ("k.mw", ""))  # fmt: skip
+             ("keys/bob.advparams.mw", ""), ("k.mw", "says no user"), ("nameless.mw", "says no user"))  # fmt: skip
     for number, (path, words) in enumerate(cases):
         out = folder / f"{number}.safetensors"
         opening = ("unlock", "--model", "locked.safetensors", "--key", path, "--out-model", out.name, "--registry", "registry.sqlite")

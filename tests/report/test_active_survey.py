@@ -70,7 +70,7 @@ def test_one_attempt_that_works_decides_however_many_fail() -> None:
         row("recovered", 0.6, attack="b", from_scratch=None)
     ]
     line = summary([row("original", 0.8), *tried], CARD)["rows"][0]
-    assert line["requirements"]["robustness"] == {"text": "0.600 by b", "passes": False}
+    assert line["requirements"]["robustness"] == {"text": "0.600 [0.60, 0.60] by b", "passes": False}
     assert line["attempts"][0]["attack"] == "b"
 
 

@@ -17,9 +17,9 @@ from modelward.core.errors import InputError, Undecided, UsageError
 from modelward.core.image_locks import DataLock
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
+from modelward.data.folders import SUFFIXES
 from modelward.io.images import read_image
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".pgm", ".ppm"}
 MOST = 100_000
 
 
@@ -86,7 +86,7 @@ def trace_images(suspect: Path, key: Key, users: Sequence[str], *, locked: Path 
 
 def read_pixels(place: Path) -> Tensor:
     """Return the images (N, C, H, W), uint8, of a folder in the order of their names, or one image; raises `InputError` for none."""
-    files = sorted(path for path in place.rglob("*") if path.suffix.lower() in ENDINGS) if place.is_dir() else [place]
+    files = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
     if not files or not place.exists():
         message = f"{place} holds no images; pass an image, or a folder of PNG or JPEG files"
         raise InputError(message)

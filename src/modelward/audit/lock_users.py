@@ -67,13 +67,16 @@ def lock_maker(method: str, locked: Path, key: Key, arch: str | None = None) -> 
 
 
 def require_standing(key: Key, registry: Path | None) -> None:
-    """Raise `InputError` where ``registry`` says that the user of a key may not use it; the owner's own key always may.
+    """Raise `InputError` unless ``registry`` knows the key as one that was issued to a user whose grant is active.
 
-    A key that was changed since it was issued is known to no registry.
+    A key that was changed since it was issued is known to no registry, nor is the owner's: who could leave out the name would be asked nothing.
     """
-    if registry is None or "user" not in key.facts:
+    if registry is None:
         return
     book = Registry(registry)
+    if "user" not in key.facts:
+        message = f"this key says no user, and {registry.name} opens for users alone; an owner leaves out --registry"
+        raise InputError(message)
     user = key.fact(str, "user")
     book.require(user, key.method)
     if key_digest(key) not in {grant.key_digest for grant in book.grants(purpose=key.method) if grant.user == user}:
@@ -104,8 +107,8 @@ class Leak:
 def trace_key(key: Key, registry: Registry, master: Master | None = None) -> Leak:
     """Return whose key of a lock this is.
 
-    A key is known by the digest of its content. One that was given another name, or otherwise changed, is known to nobody; with the master
-    secret it is said for every user whether the tag is that user's.
+    A key is known by the digest of its content. One that was given another name, or otherwise changed, is known to nobody; of one that is known,
+    the master secret tells besides whether its tag is its user's.
     """
     claims = key.facts.get("user")
     claimed = claims if isinstance(claims, str) else None

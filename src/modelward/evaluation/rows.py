@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from modelward.core.canonical import plain
-from modelward.statistics import Interval, wilson
+from modelward.statistics import Interval, mcnemar, mean_interval, wilson
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,18 @@ def rate(metric: str, successes: int, n: int, **rest: Any) -> Row:
     (0.8, 10, 0.49, 0.94)
     """
     return from_interval(metric, wilson(successes, n), **rest)
+
+
+def points_lost(before: NDArray[np.float64], after: NDArray[np.float64]) -> Row:
+    """Return how much accuracy a protection costs, paired over the test images; ``before`` and ``after`` are 1 where an answer was right.
+
+    >>> import numpy as np
+    >>> row = points_lost(np.array([1.0, 1.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0, 1.0]))
+    >>> row.value, row.n, row.extra["before"]
+    (0.25, 4, 0.75)
+    """
+    extra = {"before": float(before.mean()), "after": float(after.mean()), "mcnemar_p": mcnemar(before, after)}
+    return from_interval("fidelity_drop", mean_interval(before - after), extra=extra)
 
 
 def from_interval(metric: str, interval: Interval, **rest: Any) -> Row:

@@ -20,9 +20,8 @@ from modelward.core.locking import ModelLock, issued_to
 from modelward.core.rng import derive_seed, generator
 from modelward.evaluation.cell import Job, Outcome
 from modelward.evaluation.parcels import get_images, get_model, pack_key
-from modelward.evaluation.rows import Row, from_interval, rate
+from modelward.evaluation.rows import Row, points_lost, rate
 from modelward.keys.derive import derive
-from modelward.statistics import mcnemar, mean_interval
 
 GUESSES, USERS, RUNS, ASKED = 20, 3, 9, 256
 
@@ -79,7 +78,7 @@ def _accuracies(method: ModelLock, victim: nn.Module, locked: nn.Module, opened:
 def _fidelity(victim: nn.Module, opened: nn.Module, test: ImageSet) -> list[Row]:
     """Return what locking costs whoever holds the key, paired over the test images."""
     before, after = (_right(model, test).numpy().astype(float) for model in (victim, opened))
-    return [from_interval("fidelity_drop", mean_interval(before - after), extra={"mcnemar_p": mcnemar(before, after)})]
+    return [points_lost(before, after)]
 
 
 def _stealth(method: ModelLock, victim: nn.Module, locked: nn.Module, key: Key, test: ImageSet) -> list[Row]:
@@ -93,15 +92,26 @@ def _guessing(method: ModelLock, locked: nn.Module, key: Key, victim: nn.Module,
     rng, opens, best = generator(derive_seed(job.seed, "guesses")), 0, 0.0
     whole, chance = float(_right(victim, test).float().mean()), float(test.labels.bincount().max() / len(test))
     for _ in range(GUESSES):
-        guess = {
-            name: tensor.view(-1)[torch.randperm(tensor.numel(), generator=rng)].view(tensor.shape) for name, tensor in key.tensors.items()
-        }
         try:
-            reached = float(_right(method.unlock(locked, replace(key, tensors=guess)), test).float().mean())
+            reached = float(_right(method.unlock(locked, shuffled(key, rng=rng)), test).float().mean())
         except ModelwardError:
             continue
         best, opens = max(best, reached), opens + (reached > (whole + chance) / 2)
     return [rate("guessed_keys_open", opens, GUESSES, extra={"best": best})]
+
+
+def shuffled(key: Key, *, rng: torch.Generator) -> Key:
+    """Return a key of the right form and random content: every array in a random order.
+
+    >>> key = Key("advparams", "hardened", "0" * 64, {}, {"index": torch.arange(50)})
+    >>> guess = shuffled(key, rng=generator(0)).tensors["index"]
+    >>> bool((guess == key.tensors["index"]).all()), bool((guess.sort()[0] == key.tensors["index"]).all())
+    (False, True)
+    """
+    made = {
+        name: tensor.reshape(-1)[torch.randperm(tensor.numel(), generator=rng)].view(tensor.shape) for name, tensor in key.tensors.items()
+    }
+    return replace(key, tensors=made)
 
 
 def _users(method: ModelLock, locked: nn.Module, key: Key, job: Job) -> list[Row]:

@@ -20,6 +20,7 @@ from modelward.core.rng import derive_seed, generator
 from modelward.evaluation.cell import Job, Outcome
 from modelward.evaluation.parcels import get_images, get_model, pack_key
 from modelward.evaluation.rows import Row, rate
+from modelward.evaluation.work_lock import GUESSES, shuffled
 from modelward.evaluation.zoo import null_recipe
 from modelward.imaging.filters import median_filter
 from modelward.imaging.quality import psnr
@@ -28,7 +29,6 @@ from modelward.keys.derive import derive
 from modelward.models.nets import build
 from modelward.training import fit
 
-GUESSES = 20
 CLEAN = 0.1
 LOST = 0.3  # what locked images are to cost whoever learns from them
 USERS = ("user0", "user1", "user2")
@@ -116,11 +116,8 @@ def _guessing(method: DataLock, locked: LockedImages, key: Key, owner: ImageSet,
     """Return how many keys of the right form and random content give images back."""
     rng, opens = generator(derive_seed(job.seed, "guesses")), 0
     for _ in range(GUESSES):
-        guess = {
-            name: tensor.view(-1)[torch.randperm(tensor.numel(), generator=rng)].view(tensor.shape) for name, tensor in key.tensors.items()
-        }
         try:
-            opens += bool((method.unlock(locked, replace(key, tensors=guess)).pixels == owner.pixels).all())
+            opens += bool((method.unlock(locked, shuffled(key, rng=rng)).pixels == owner.pixels).all())
         except ModelwardError:
             continue
     return rate("guessed_keys_open", opens, GUESSES)

@@ -20,12 +20,12 @@ from modelward.core.suspect import Suspect
 from modelward.core.verdict import Verdict
 from modelward.evaluation.cell import Job, Outcome
 from modelward.evaluation.parcels import get_images, get_model, pack_key
-from modelward.evaluation.rows import Row, from_interval, rate
+from modelward.evaluation.rows import Row, from_interval, points_lost, rate
 from modelward.evaluation.stealth import weight_stealth
 from modelward.evaluation.work_fingerprint import group_of
 from modelward.keys.derive import derive
 from modelward.ownership.mark import MarkMethod
-from modelward.statistics import auc_delong, mcnemar, mean_interval, upper_bound
+from modelward.statistics import auc_delong, upper_bound
 
 TRIES = (1, 10, 100, 1000)
 
@@ -75,13 +75,8 @@ def _fidelity(before: nn.Module, after: nn.Module, test: Any) -> list[Row]:
     """Return how much accuracy protecting costs, paired over the test images, and the share of them that an extra class takes."""
     answers = [predict(model, test.pixels).argmax(1) for model in (before, after)]
     right = [(answer == test.labels).numpy().astype(float) for answer in answers]
-    lost = mean_interval(right[0] - right[1])
-    p = mcnemar(right[0], right[1])
     beyond = int((answers[1] >= len(test.classes)).sum())
-    return [
-        from_interval("fidelity_drop", lost, unit="fraction", extra={"before": right[0].mean(), "after": right[1].mean(), "mcnemar_p": p}),
-        rate("answers_beyond_classes", beyond, len(test)),
-    ]
+    return [points_lost(right[0], right[1]), rate("answers_beyond_classes", beyond, len(test))]
 
 
 def _verification(method: OwnershipMethod, model: nn.Module, key: Key, seconds: float) -> list[Row]:

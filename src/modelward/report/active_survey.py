@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 REQUIREMENTS = {
     "effectiveness": "accuracy with the key: at most 2 points below the original",
     "denial": "accuracy without it: at most 5 points above chance; of networks trained on locked images, 30 points below the original",
-    "security": "no key of random content opens it, and cutting the lock out of the file leaves at most 5 points above chance",
+    "security": "no key of random content opens it (most are refused for a digest); cutting the lock out of the file leaves at most 5 points above chance",
     "uniqueness": "every user's key names its user",
     "fidelity": "what locking costs whoever holds the key, paired: at most 2 points",
     "stealth": "by what the lock could be noticed",
@@ -44,7 +44,7 @@ def summary(rows: Sequence[Row], active: Mapping[str, Mapping[str, str]], unmade
 
     Examples
     --------
-    >>> rows = [{"metric": m, "method": "m", "variant": "paper", "value": v, "n": 100, "ci_high": v, "extra": {"chance": 0.1}, "unit": "fraction"}
+    >>> rows = [{"metric": m, "method": "m", "variant": "paper", "value": v, "n": 100, "ci_low": v, "ci_high": v, "extra": {"chance": 0.1}, "unit": "fraction"}
     ...         for m, v in (("original", 0.8), ("authorised", 0.8), ("unauthorised", 0.3))]
     >>> line = summary(rows, {})["rows"][0]
     >>> line["requirements"]["effectiveness"]["passes"], line["requirements"]["denial"]["passes"], line["requirements"]["stealth"]["text"]
@@ -79,17 +79,26 @@ def _said(text: str = "", *, passes: bool | None = None) -> dict[str, Any]:
     return {"text": text, "passes": passes}
 
 
+def _figure(row: Row) -> str:
+    """Return a share with its 95 % interval."""
+    return f"{row['value']:.3f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+
+
 def _working(first: Mapping[str, Row], chance: float | None) -> dict[str, dict[str, Any]]:
     """Return what the holder of the key and everybody else can do."""
     made = {name: _said() for name in ("effectiveness", "denial", "fidelity")}
     whole, able, unable, lost = (first.get(name) for name in ("original", "authorised", "unauthorised", "fidelity_drop"))
     if whole and able:
-        made["effectiveness"] = _said(f"{able['value']:.3f} of {whole['value']:.3f}", passes=able["value"] >= whole["value"] - POINTS_LOST)
+        made["effectiveness"] = _said(f"{_figure(able)} of {whole['value']:.3f}", passes=able["value"] >= whole["value"] - POINTS_LOST)
     if unable and chance is not None:
         most = unable["extra"].get("ceiling", chance + POINTS_ABOVE)
-        made["denial"] = _said(f"{unable['value']:.3f} (at most {most:.3f})", passes=unable["value"] <= most)
+        noise = f"; by noise as large {_figure(control)}" if (control := first.get("equal_noise")) else ""
+        made["denial"] = _said(f"{_figure(unable)}, at most {most:.3f}{noise}", passes=unable["value"] <= most)
     if lost:
-        made["fidelity"] = _said(f"{100 * lost['value']:.1f} points", passes=lost["value"] <= POINTS_LOST)
+        made["fidelity"] = _said(
+            f"{100 * lost['value']:.1f} [{100 * lost['ci_low']:.1f}, {100 * lost['ci_high']:.1f}] points",
+            passes=lost["value"] <= POINTS_LOST,
+        )
     elif whole and able:
         made["fidelity"] = _said("the same images, the same network", passes=True)
     return made
@@ -102,7 +111,7 @@ def _misused(first: Mapping[str, Row], chance: float | None) -> dict[str, dict[s
     if guessed:
         told, good = f"{round(guessed['value'] * guessed['n'])} of {guessed['n']} keys open", guessed["value"] == 0
         if stripped and chance is not None:
-            told, good = f"{told}; cut out: {stripped['value']:.3f}", good and stripped["value"] <= chance + POINTS_ABOVE
+            told, good = f"{told}; cut out: {_figure(stripped)}", good and stripped["value"] <= chance + POINTS_ABOVE
         made["security"] = _said(told, passes=good)
     if named:
         made["uniqueness"] = _said(f"{round(named['value'] * named['n'])} of {named['n']} named", passes=named["value"] == 1)
@@ -119,7 +128,7 @@ def _robust(tried: Sequence[Row], chance: float | None) -> dict[str, Any]:
     gains = [row for row in measured if row["value"] > _allowed(row, chance)]
     worst = max(gains, key=lambda row: row["value"] - _allowed(row, chance)) if gains else max(measured, key=lambda row: row["value"])
     scratch = worst["extra"].get("from_scratch")
-    told = f"{worst['value']:.3f} by {worst['attack']}" + (f" ({scratch:.3f} from scratch)" if scratch is not None else "")
+    told = f"{_figure(worst)} by {worst['attack']}" + (f" ({scratch:.3f} from scratch)" if scratch is not None else "")
     return _said(told, passes=worst["value"] <= _allowed(worst, chance))
 
 
