@@ -183,6 +183,16 @@ def test_steps_are_done_in_order_on_what_the_one_before_left(victim: Net, few: I
     assert trained.value.log["epochs"] == trained.steps == 2
 
 
+def test_a_thief_with_labels_of_his_own_extracts_from_the_copy_that_he_trained(victim: Net, few: ImageSet) -> None:
+    view = AttackerView.of_model(victim, few, labels="true")
+    steps = [["ftal", {"epochs": 1, "images": 20}], ["distil", {"epochs": 1}]]
+    made = Combined(steps=steps).run(view, rng=generator(0))
+    assert made.queries == 0  # the copy is his own
+    assert [step["method"] for step in made.value.log["steps"]] == ["ftal", "distil"]
+    with pytest.raises(UsageError, match="works with labels stolen, not true"):
+        Combined(steps=["distil", "ftal"]).run(view, rng=generator(0))  # the owner's model is not his to ask
+
+
 @pytest.mark.parametrize(
     ("steps", "words"),
     [

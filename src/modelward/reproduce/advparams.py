@@ -147,7 +147,10 @@ def _battery(scene: Scene) -> list[TheftSpec]:
     """Return the attempts by somebody who knows the method, and pruning."""
     images, steps = {"images": 10 * scene.scale.battery // 2}, scene.scale.battery
     share = {"share": HEADLINE if steps >= 50 else 0.001}
+    few = {"images": round(0.1 * len(scene.study.owner)), "optimizer": "adam", "lr": 0.001, "epochs": scene.scale.epochs, "batch": 16}
+    relearnt = [["ftal", few], ["distil", {} if steps >= 50 else {"epochs": 1}]]
     own = [
+        TheftSpec("combined", "fine-tuned with few labels, then distilled", {"steps": relearnt}),
         TheftSpec("undo-gradient", "gradient-guided undo", {**images, "steps": steps, "points": 7}),
         TheftSpec("reverse-lock", "lock run backwards", {**images, **share, "each": 4}),
         TheftSpec("reverse-lock", "lock run backwards, layer by layer", {**images, "share": 0.001, "rule": "layer"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,7 +39,7 @@ def tables(rows: Rows) -> list[Table]:
     made = [
         ("Gates", ["figure", "target", "measured", "n", "met"], _gates(rows)),
         ("The locks", ["architecture", "variant", "original", "locked", "same moves at random places", "at random places of the same tensors", "opened",
-                       "entries, of all parameters", "keys of random content that open"], _locks(rows)),
+                       "entries, of all parameters", "bits of their places, for a blind search", "keys of random content that open"], _locks(rows)),
         ("Accuracy over the share of the parameters that is moved", ["architecture", "variant", "budget", "locked", "recalibrated, 400 images",
                                                                      *(f"{o}, {i} images: fine-tuned / from scratch" for i, o in _budgets(rows))],
          _curve(rows)),
@@ -117,13 +118,23 @@ def _locks(rows: Rows) -> list[list[object]]:
         locked, entries = pick(mine, "unauthorised"), pick(mine, "entries")
         each = ", ".join(f"{row['value']:.2f}" for row in locked)
         counts = ", ".join(f"{row['value']:.0f} ({row['extra']['share']:.3%})" for row in entries)
+        blind = f"{min((_blind(row['value'] / row['extra']['share'], row['value']) for row in entries), default=0):,.0f}"
         controls = [row["value"] for row in pick(mine, "random_places")]
         spread = f"; {min(controls):.2f} to {max(controls):.2f}" if controls else ""
         lines.append([arch, variant, figure(pooled(pick(mine, "original"))), f"{figure(pooled(locked))}; {each}",
                       f"{figure(pooled(pick(mine, 'random_places')))}{spread}",
-                      figure(pooled(pick(mine, "random_places_same_tensors"))), figure(pooled(pick(mine, "authorised"))), counts,
+                      figure(pooled(pick(mine, "random_places_same_tensors"))), figure(pooled(pick(mine, "authorised"))), counts, blind,
                       figure(pooled(pick(mine, "guessed_keys_open")))])  # fmt: skip
     return lines
+
+
+def _blind(total: float, entries: float) -> float:
+    """Return log2 of how many sets of places there are, for who knows no more than how many of ``total`` parameters were moved.
+
+    >>> round(_blind(4, 2), 3)
+    2.585
+    """
+    return (math.lgamma(total + 1) - math.lgamma(entries + 1) - math.lgamma(total - entries + 1)) / math.log(2)
 
 
 def _budgets(rows: Rows) -> list[tuple[int, str]]:

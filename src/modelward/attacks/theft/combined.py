@@ -27,7 +27,8 @@ class Combined(TheftMethod):
     """Do several thefts in order, each on what the one before it left.
 
     The labels that a step trains on are asked of the victim, once, never of a half-stolen copy; an extraction that is not the first step
-    extracts from the copy. Wrappers come last: nothing can be trained behind them.
+    extracts from the copy, also where the thief labelled the images of the steps before himself. Wrappers come last: nothing can be trained
+    behind them.
 
     Parameters
     ----------
@@ -98,6 +99,8 @@ class Combined(TheftMethod):
                         _ = now.weights  # a refusal costs no query
                     known = ImageSet(view.images.pixels, view.targets(), view.images.classes, view.images.name)
                 now = replace(now, images=known, labels=Labels.TRUE)
+            elif number and view.labels is Labels.TRUE and Labels.TRUE not in method.labels and Labels.STOLEN in method.labels:
+                now = replace(now, labels=Labels.STOLEN)
             result = method.run(now, rng=generator(spawn(rng)))
             theft = result.value
             trace.steps += result.steps
