@@ -10,8 +10,13 @@ from modelward.cli.output import emit, facts, say
 from modelward.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from modelward.audit.issuing import Maker
     from modelward.io.age import Secret
+    from modelward.keys.grants import Grant
+    from modelward.keys.master import Master
+    from modelward.keys.registry import Registry
 
 NAMED, UNKNOWN = 1, 3
 
@@ -34,6 +39,33 @@ def lock_maker(method: str, key: Path | None, model: Path | None, arch: str | No
         )
         raise UsageError(message)
     return made_of(method, model, read_key(key, passphrase=passphrase), arch)
+
+
+def slotted(
+    out: Path, key: Path | None, model: Path | None, master: Master, grants: Sequence[Grant], arch: str | None, passphrase: Secret | None
+) -> Maker:  # fmt: skip
+    """Write the build with a slot for each user, and return what hands out their keys."""
+    from modelward.audit.slots import enrol_users
+    from modelward.keys import read_key
+    from modelward.models import save_model
+
+    if key is None or model is None:
+        raise UsageError("slots are made in the owner's build: say --key KEY and --model LOCKED")
+    made = enrol_users(model, read_key(key, passphrase=passphrase), master, grants, arch)
+    save_model(out, made.model)
+    return made.make
+
+
+def without_slot(
+    model: Path, out: Path, registry: Registry, user: str, method: str | None, arch: str | None, passphrase: Secret | None
+) -> None:  # fmt: skip
+    """Write the build without a user's slot."""
+    from modelward.audit.slots import close_slot
+    from modelward.cli.paths import require_free
+    from modelward.models import save_model
+
+    require_free(out, "--out-model", "a model")
+    save_model(out, close_slot(model, registry, user, method, arch=arch, passphrase=passphrase))
 
 
 def trace_key(options: Options, path: Path, method: str, registry: Path, master: Path | None, passphrase: Secret | None) -> int:

@@ -28,7 +28,7 @@ from modelward.cli.output import clean, emit, warn
 from modelward.cli.protect_command import protect
 from modelward.cli.scan_command import scan
 from modelward.cli.store_commands import convert, store_clear, store_list
-from modelward.cli.user_commands import issue, revoke, trace
+from modelward.cli.user_commands import issue, pardon, revoke, trace
 from modelward.cli.verify_command import verify
 from modelward.core.errors import ModelwardError
 
@@ -74,7 +74,7 @@ def _register() -> None:
     whole: tuple[tuple[str, Callable[..., int]], ...] = (
         (measure, audit), (measure, attack), (measure, steal), (measure, scan), (measure, reproduce), (measure, matrix),
         (proof, protect), (proof, verify), (proof, probes), (proof, commit), (proof, lock), (proof, unlock), (proof, issue), (proof, revoke),
-        (proof, trace),
+        (proof, trace), (proof, pardon),
         (around, methods), (around, convert), (around, doctor),
     )  # fmt: skip
     for panel, command in whole:

@@ -9,9 +9,10 @@ import typer
 
 from modelward.cli.audit_commands import Arch, Data, Jobs, Model, Size, TrainedOn, ask
 from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
-from modelward.cli.lock_users import NAMED, UNKNOWN, lock_maker, of_lock, trace_images, trace_key
+from modelward.cli.lock_users import NAMED, UNKNOWN, lock_maker, of_lock, slotted, trace_images, trace_key, without_slot
 from modelward.cli.options import FLAG, Options, working
 from modelward.cli.output import emit, facts, note, say, table, warn
+from modelward.cli.paths import require_free
 from modelward.cli.protect_command import Calibrate, Nulls, Settings, Variant, chosen_settings
 from modelward.cli.service_options import suspect_of, told
 from modelward.core.errors import UsageError
@@ -38,6 +39,12 @@ Recipient = Annotated[
     list[str] | None,
     typer.Option("--recipient", metavar="AGE1...", help="Encrypt the key for the holder of this age public key; may be repeated."),
 ]
+SlotModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--out-model", metavar="FILE", help="For a lock that keeps slots: the build with one for each user, which revoke takes away."
+    ),
+]
 Copies = Annotated[
     bool, typer.Option("--copies", metavar=FLAG, help="Mark a copy of the model for each user; implied by --model and --nulls.")
 ]
@@ -57,6 +64,7 @@ def issue(
     recipient: Recipient = None,
     copies: Copies = False,
     model: Model = None,
+    out_model: SlotModel = None,
     arch: Arch = None,
     data: Data = "fashion-mini",
     trained_on: TrainedOn = None,
@@ -72,7 +80,8 @@ def issue(
 ) -> int:
     """Issue keys to users: each gets a secret of his own, and with --copies or --model a copy of the model that carries it.
 
-    Of a lock every user gets a key of his own for the one locked build: say --key and --model. The secrets come from the master secret by
+    Of a lock every user gets a key of his own for the one locked build: say --key and --model. With --out-model the key opens through a slot
+    in the build that is written there, and through nothing else: `revoke --model` takes the slot away. The secrets come from the master secret by
     the user's name; the registry keeps digests, numbers and dates. Users are issued all or none; an interrupted run goes on where it stopped.
     """
     if (user is None) == (csv is None) or (csv is not None and expires is not None):
@@ -91,15 +100,19 @@ def issue(
         users = [(user, require_day(expires))] if user is not None else read_roster(csv or Path())
         root = read_master(master, passphrase=passphrase)
         make = None
+        if out_model is not None:
+            require_free(out_model, "--out-model", "a model")
         if of_lock(method):
             make = lock_maker(method, key, model, arch, passphrase)
-        elif key is not None:
-            raise UsageError("--key is for locks, whose users' keys are made from the owner's; leave it out")
+        elif key is not None or out_model is not None:
+            raise UsageError("--key and --out-model are for locks, whose users' keys are made from the owner's; leave them out")
         elif copies or model is not None or nulls is not None or calibrate is not None:
             question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size, convention=convention)
             make = _maker(method, question, calibrate, nulls, jobs)
         book = Registry(registry, create=True)
         grants = grant_users(book, root, method, chosen, users)
+        if out_model is not None:
+            make = slotted(out_model, key, model, root, grants, arch, passphrase)
         folder = keys or registry.parent / "keys"
         done = []
         made = issue_keys(
@@ -144,19 +157,63 @@ def revoke(
     *,
     registry: RegistryFile = Path("registry.sqlite"),
     method: Annotated[str | None, typer.Option("--method", metavar="METHOD", help="Only the grants for this method.")] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FILE", help="A build with slots, as issue --out-model wrote it.")
+    ] = None,
+    out_model: Annotated[
+        Path | None, typer.Option("--out-model", metavar="FILE", help="Where the build without the user's slot goes; never overwritten.")
+    ] = None,
+    arch: Arch = None,
+    passphrase_file: PassphraseFile = None,
+    passphrase_fd: PassphraseFd = None,
 ) -> int:
     """Revoke a user's grants. What the user holds stays out there; the registry says from now on that it is void.
+
+    With --model and --out-model the user's slot is taken out of a locked build too: the user's key opens the new file no more, and still
+    opens every copy of the old one.
 
     Exit code 3: they were revoked already.
     """
     from modelward.keys.registry import Registry
 
-    count = Registry(registry).revoke(user, purpose=method)
+    book = Registry(registry)
+    if (model is None) != (out_model is None):
+        raise UsageError("a slot is taken out of --model FILE, and the build without it goes to --out-model FILE; say both")
+    if model is not None and out_model is not None:
+        passphrase = passphrase_of(passphrase_file, passphrase_fd)
+        with working(options):
+            without_slot(model, out_model, book, user, method, arch, passphrase)
+    count = book.revoke(user, purpose=method)
     if options.as_json:
-        emit("revoked", {"user": user, "grants": count})
-    else:
-        say(f"{count} grants of {user} revoked" if count else f"the grants of {user} were revoked already", wrap=False)
+        emit("revoked", {"user": user, "grants": count, "model": out_model})
+        return 0 if count else UNKNOWN
+    say(f"{count} grants of {user} revoked" if count else f"the grants of {user} were revoked already", wrap=False)
+    if out_model is not None:
+        say(f"without the slot of {user}: {out_model}", wrap=False)
     return 0 if count else UNKNOWN
+
+
+def pardon(
+    options: Options,
+    user: Annotated[str, typer.Argument(metavar="USER", help="Whose failed attempts are forgotten.", show_default=False)],
+    *,
+    registry: RegistryFile = Path("registry.sqlite"),
+    method: Annotated[str, typer.Option("--method", metavar="METHOD", help="Lock whose gate counts attempts.")] = "activeguard",
+) -> int:
+    """Forget a user's failed attempts at a gate, which locks out whoever failed too often.
+
+    Whoever sends false credentials in a user's name locks that user out: see to it who did before you pardon.
+    """
+    from modelward.keys.registry import Registry
+
+    book = Registry(registry)
+    book.require(user, method)
+    book.pardon(user, method)
+    if options.as_json:
+        emit("pardoned", {"user": user, "method": method})
+    else:
+        say(f"{user} may try again", wrap=False)
+    return 0
 
 
 def trace(

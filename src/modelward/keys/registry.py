@@ -189,7 +189,9 @@ class Registry:
             connection.execute(CreateTable(ATTEMPTS, if_not_exists=True))
             count = int(connection.execute(select(ATTEMPTS.c.count).where(ours)).scalar() or 0)
             if count >= most:
-                message = f"user {user} is locked out of {purpose} after {count} failed attempts; the owner lifts that by Registry.pardon"
+                message = (
+                    f"user {user} is locked out of {purpose} after {count} failed attempts; the owner lifts that: modelward pardon {user}"
+                )
                 raise InputError(message)
             row = {"purpose": purpose, "user": user, "count": count + 1}
             connection.execute(insert(ATTEMPTS).prefix_with("OR REPLACE"), [row])

@@ -47,7 +47,7 @@ RESIDUAL: Spec = ("gan-removal", {"kind": "residual", "rounds": 1})
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a profile is: data set, images a split, architecture, seeds, clean models a seed, images of the thief, steps."""
+    """How large a profile is: data set, images a split, architecture, seeds, clean models a seed, images of the thief, steps, other marks or not."""
 
     data: str
     limit: int | None
@@ -56,12 +56,13 @@ class Scale:
     clean: int
     images: int
     steps: int
+    others: bool = False
 
 
 SCALES = {
     "smoke": Scale("fashion-mini", 600, "lenet5", 1, 1, 60, 20),
-    "quick": Scale("fashion-mini", None, "lenet5", 3, 2, 500, 200),
-    "full": Scale("cifar10-jpeg", 10_000, "resnet8", 3, 3, 500, 200),
+    "quick": Scale("fashion-mini", None, "lenet5", 3, 2, 500, 200, others=True),
+    "full": Scale("cifar10-jpeg", 10_000, "resnet8", 3, 2, 500, 200),
 }
 
 
@@ -91,7 +92,7 @@ def gan_removal(*, profile: str, seed: int, store: Store, jobs: int | None, comm
     scenes = [_scene(scale, derive_seed("gan-removal", seed), number, store) for number in range(scale.seeds)]
     hunts, asked = [], []
     for scene in scenes:
-        for name, mark in _marks(scene, profile):
+        for name, mark in _marks(scene, scale, profile):
             cell = _mark_cell(scene, mark)
             hunts.append((name, scene.number, _hunt_cell(scene, scale, cell, mark)))
             asked.append((name, "none", scene.number, _ask_cell(scene, cell, cell, mark)))
@@ -116,10 +117,10 @@ def _scene(scale: Scale, seed: int, number: int, store: Store) -> Scene:
     return Scene(number, made, parts, model("owner", 0), [model(("owner", "attacker")[i % 2], i + 1) for i in range(scale.clean)])
 
 
-def _marks(scene: Scene, profile: str) -> list[tuple[str, Spec]]:
-    """Return the marks of a scene: all in the first, the stamp in the others."""
+def _marks(scene: Scene, scale: Scale, profile: str) -> list[tuple[str, Spec]]:
+    """Return the marks of a scene: the stamp, and in the first all others where the profile has them."""
     known = catalogue()
-    names = [name for name in MARKS if name == MAIN or (scene.number == 0 and profile != "smoke")]
+    names = [name for name in MARKS if name == MAIN or (scene.number == 0 and scale.others)]
     small = {"count": 20, "epochs": 2, "batch": 32} if profile == "smoke" else {}
     return [(name, (MARKS[name][0], {**MARKS[name][1], **small})) for name in names if MARKS[name][0] in known]
 

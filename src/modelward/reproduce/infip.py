@@ -20,7 +20,7 @@ from modelward.statistics import auc_delong
 SCALES = {
     "smoke": Scale("fashion-mini", 300, "lenet5", "mlp", 1),
     "quick": Scale("fashion-mini", None, "lenet5", "cnn", 3),
-    "full": Scale("cifar10-jpeg", 10_000, "resnet8", "cnn", 6),
+    "full": Scale("cifar10-jpeg", 10_000, "cnn", "resnet8", 6),
 }
 MILD = ("FTAL", "FTLL", "prune <= .5", "quantise", "overwritten: uchida", "overwritten: adi")
 STRONG, DISTILLED = ("fine-tune, 20 epochs at .05", "RTAL", "prune .7"), ("distil", "extract-P", "extract-L")
