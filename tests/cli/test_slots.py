@@ -72,7 +72,7 @@ def test_users_who_come_later_get_slots_beside_the_first(folder, shell):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("issue", "zhang", "--user", "ann", "--out-model", "o.safetensors"), "are for locks"),
+        (("issue", "zhang", "--user", "ann", "--out-model", "o.safetensors"), "--out-model is for locks"),
         ((*ISSUE, "--user", "ann", "--out-model", "k.mw"), "never overwritten"),
         (("issue", "activeguard", "--key", "k.mw", "--user", "ann", "--out-model", "o.safetensors"), "say --key KEY and --model LOCKED"),
         (("revoke", "ann", "--model", "locked.safetensors"), "say both"),

@@ -105,7 +105,9 @@ def issue(
         if of_lock(method):
             make = lock_maker(method, key, model, arch, passphrase)
         elif key is not None or out_model is not None:
-            raise UsageError("--key and --out-model are for locks, whose users' keys are made from the owner's; leave them out")
+            option = "--key" if key is not None else "--out-model"
+            message = f"{option} is for locks, whose users' keys are made from the owner's; leave it out"
+            raise UsageError(message)
         elif copies or model is not None or nulls is not None or calibrate is not None:
             question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size, convention=convention)
             make = _maker(method, question, calibrate, nulls, jobs)
