@@ -10,9 +10,10 @@ import pytest
 from modelward.core.errors import UsageError
 from modelward.core.guard import state_digest
 from modelward.data.study import Study
+from modelward.evaluation.candidate import Candidate
 from modelward.evaluation.engine import Engine
 from modelward.evaluation.farm import TheftSpec
-from modelward.evaluation.locks import Locking, attempts, lock_cell, rows_of, unlock_specs
+from modelward.evaluation.locks import attempts, lock_cell, lock_of, rows_of, unlock_specs
 from modelward.evaluation.parcels import get_key, get_model
 from modelward.evaluation.store import Store
 from modelward.evaluation.zoo import NullSpec, put_parts, train_cell
@@ -28,7 +29,7 @@ def found(parts: Study, tmp_path_factory: pytest.TempPathFactory) -> list[dict[s
     engine = Engine(Store(tmp_path_factory.mktemp("locks")), jobs=1)
     stored = put_parts(engine.store, parts)
     source = train_cell(NullSpec(ARCH, "owner", 1.0, "source", 0), Recipe(epochs=5, lr=0.05, batch=32), stored, parts, 0)
-    locking = Locking("advparams", "hardened", {"share": 0.05, "images": 64})
+    locking = Candidate("advparams", "hardened", {"share": 0.05, "images": 64})
     cell = lock_cell(locking, source, stored, parts, ARCH, seed=0)
     specs = [TheftSpec("ftal", "fine-tuning", {"epochs": 1, "images": 20}), TheftSpec("prune", "pruning", {"sparsity": 0.5}, "none")]
     tried = attempts(locking, cell, source, ARCH, stored, parts, specs, seed=0)
@@ -75,12 +76,12 @@ def test_the_attempts_are_those_of_all_locks_and_of_the_card() -> None:
     with pytest.raises(UsageError, match="profile is"):
         unlock_specs(method, "lenet5", 10, "quik")
     with pytest.raises(UsageError, match="locks no model"):
-        Locking("sac").configured()
+        lock_of(Candidate("sac"))
 
 
 def test_a_cell_of_a_lock_is_keyed_by_its_settings(parts: Study, tmp_path: Path) -> None:
     stored = put_parts(Store(tmp_path), parts)
     source = train_cell(NullSpec(ARCH, "owner", 1.0, "source", 0), Recipe(epochs=5), stored, parts, 0)
-    keys = {lock_cell(Locking("advparams", v, f), source, stored, parts, ARCH, seed=s).key
+    keys = {lock_cell(Candidate("advparams", v, f), source, stored, parts, ARCH, seed=s).key
             for v, f, s in (("hardened", {}, 0), ("paper", {}, 0), ("hardened", {"share": 0.1}, 0), ("hardened", {}, 1))}  # fmt: skip
     assert len(keys) == 4

@@ -21,9 +21,10 @@ from modelward.core.locking import LockMethod
 from modelward.core.nearest import nearest
 from modelward.core.rng import derive_seed
 from modelward.data import Study, load_data, study
+from modelward.evaluation.candidate import Candidate
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine, Run, closure
-from modelward.evaluation.locks import Attempts, Locking, attempts, images_cell, lock_cell, rows_of, unlock_specs
+from modelward.evaluation.locks import Attempts, attempts, images_cell, lock_cell, lock_of, rows_of, unlock_specs
 from modelward.evaluation.matrix import VARIANTS
 from modelward.evaluation.store import Store
 from modelward.evaluation.zoo import NullSpec, null_recipe, put_parts, train_cell
@@ -102,7 +103,7 @@ def read_survey(path: Path) -> dict[str, Any]:
         raise FormatError(message) from error
 
 
-def lockings(methods: Sequence[str], variants: Sequence[str], profile: str) -> list[Locking]:
+def lockings(methods: Sequence[str], variants: Sequence[str], profile: str) -> list[Candidate]:
     """Return the rows of the survey.
 
     Raises
@@ -128,7 +129,7 @@ def lockings(methods: Sequence[str], variants: Sequence[str], profile: str) -> l
         message = f"profile is {', '.join(PROFILES)}, not {profile!r}{nearest(profile, PROFILES)}"
         raise UsageError(message)
     return [
-        Locking(name, variant, dict(getattr(find(name), "small", {})) if profile == "smoke" else {})
+        Candidate(name, variant, dict(getattr(find(name), "small", {})) if profile == "smoke" else {})
         for name in methods or known
         for variant in variants
     ]
@@ -148,7 +149,7 @@ def _plan(
             made.append(Attempts(row, images_cell(row, source, parts, ground, arch, seed=seed), []))
             continue
         cell = lock_cell(row, source, parts, ground, arch, seed=seed)
-        specs = unlock_specs(row.configured(), arch, len(ground.owner), profile)
+        specs = unlock_specs(lock_of(row), arch, len(ground.owner), profile)
         made.append(attempts(row, cell, source, arch, parts, ground, specs, seed=derive_seed(seed, "survey")))
     return source, made, ground
 

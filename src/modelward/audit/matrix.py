@@ -16,9 +16,10 @@ from modelward._version import __version__
 from modelward.core.claims import Claim
 from modelward.core.errors import FormatError, ModelwardError
 from modelward.data import Study, load_data, study
+from modelward.evaluation.candidate import Candidate
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine, Run, closure
-from modelward.evaluation.matrix import Plan, Protection, budget_of, frozen, plan, protections, verifications
+from modelward.evaluation.matrix import Plan, budget_of, frozen, plan, protections, verifications
 from modelward.evaluation.store import Store
 from modelward.io.documents import read_document
 from modelward.report.matrix import leaders, summary
@@ -110,7 +111,7 @@ def _joined(*runs: Run) -> Run:
 
 
 def _document(
-    made: Plan, rows: Sequence[Protection], run: Run, asked: Mapping[str, Cell], parts: Study, facts: dict[str, Any]
+    made: Plan, rows: Sequence[Candidate], run: Run, asked: Mapping[str, Cell], parts: Study, facts: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the document of a finished run."""
     found = [{**row, "profile": facts["profile"], "command": facts["command"]} for row in _rows(made, run, asked)]

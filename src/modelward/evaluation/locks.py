@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from modelward.core.catalogue import find
@@ -13,6 +13,7 @@ from modelward.core.nearest import nearest
 from modelward.core.rng import derive_seed
 from modelward.data import Study
 from modelward.evaluation.budget import train_seconds
+from modelward.evaluation.candidate import Candidate
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Run
 from modelward.evaluation.farm import TheftSpec, applies, theft_cell
@@ -25,31 +26,18 @@ EPOCHS, BATCH = 10, 16
 TRAINED = ("ftal",)
 
 
-@dataclass(frozen=True)
-class Locking:
-    """One lock to be measured: a method, its variant and its settings."""
-
-    method: str
-    variant: str = "hardened"
-    fields: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """What the lock is called in tables."""
-        return f"{self.method}, {self.variant}"
-
-    def configured(self) -> ModelLock:
-        """Return the method; raises `UsageError` for one that locks no model."""
-        made = find(self.method).configured({**self.fields, "variant": self.variant})
-        if not isinstance(made, ModelLock):
-            message = f"{self.method} locks no model"
-            raise UsageError(message)
-        return made
+def lock_of(locking: Candidate) -> ModelLock:
+    """Return the lock of a candidate; raises `UsageError` for a method that locks no model."""
+    made = locking.configured()
+    if not isinstance(made, ModelLock):
+        message = f"{locking.method} locks no model"
+        raise UsageError(message)
+    return made
 
 
-def lock_cell(locking: Locking, victim: Cell, parts: Mapping[str, str], study: Study, arch: str, *, seed: int) -> Cell:
+def lock_cell(locking: Candidate, victim: Cell, parts: Mapping[str, str], study: Study, arch: str, *, seed: int) -> Cell:
     """Return the cell that locks ``victim`` with the owner's images and measures it; its artefact is a victim for thefts."""
-    method = locking.configured()
+    method = lock_of(locking)
     epochs = float(getattr(method, "epochs", 10))
     return Cell(
         work="modelward.evaluation.work_lock:lock", inputs={"victim": victim, "owner": parts["owner"], "test": parts["test"]},
@@ -59,7 +47,7 @@ def lock_cell(locking: Locking, victim: Cell, parts: Mapping[str, str], study: S
     )  # fmt: skip
 
 
-def images_cell(locking: Locking, surrogate: Cell, parts: Mapping[str, str], study: Study, arch: str, *, seed: int) -> Cell:
+def images_cell(locking: Candidate, surrogate: Cell, parts: Mapping[str, str], study: Study, arch: str, *, seed: int) -> Cell:
     """Return the cell that locks the owner's images, and trains networks of ``arch`` on them with and without the key."""
     return Cell(
         work="modelward.evaluation.work_lock_images:lock", label=f"lock: {locking.name}", uses=(find(locking.method).__module__,),
@@ -119,7 +107,7 @@ def scratch_spec(spec: TheftSpec) -> TheftSpec | None:
 class Attempts:
     """The attempts on one locked model: each with its theft, and with training from scratch at the same budget where it trains."""
 
-    locking: Locking
+    locking: Candidate
     cell: Cell
     tries: list[tuple[TheftSpec, Cell, Cell | None]]
 
@@ -130,7 +118,7 @@ class Attempts:
 
 
 def attempts(
-    locking: Locking, locked: Cell, source: Cell, arch: str, parts: dict[str, str], study: Study, specs: list[TheftSpec], *, seed: int
+    locking: Candidate, locked: Cell, source: Cell, arch: str, parts: dict[str, str], study: Study, specs: list[TheftSpec], *, seed: int
 ) -> Attempts:
     """Return the cells of all ``specs`` against ``locked``, and of their references from scratch, which all locks of ``source`` share."""
     tries = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from modelward.core.canonical import digest_of
@@ -16,6 +16,7 @@ from modelward.core.rng import derive_seed
 from modelward.data import Study
 from modelward.evaluation import rules
 from modelward.evaluation.budget import train_seconds
+from modelward.evaluation.candidate import Candidate
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine, Run
 from modelward.evaluation.farm import TheftSpec, theft_cell
@@ -24,28 +25,6 @@ from modelward.evaluation.zoo import NullSpec, null_cells, null_recipe, put_part
 GUESSES = {"smoke": 5, "quick": 100, "full": 1000}
 STRANGERS = {"smoke": 1, "quick": 4, "full": 10}
 VARIANTS = ("hardened", "paper")
-
-
-@dataclass(frozen=True)
-class Protection:
-    """One row of the matrix: a method and its variant."""
-
-    method: str
-    variant: str = "hardened"
-    fields: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """What the row is called."""
-        return f"{self.method}, {self.variant}"
-
-    def configured(self) -> OwnershipMethod:
-        """Return the method."""
-        made = find(self.method).configured({**self.fields, "variant": self.variant})
-        if not isinstance(made, OwnershipMethod):
-            message = f"{self.method} proves no ownership"
-            raise UsageError(message)
-        return made
 
 
 @dataclass
@@ -58,7 +37,16 @@ class Plan:
     thefts: dict[str, list[tuple[TheftSpec, Cell]]]
 
 
-def protections(methods: Sequence[str], variants: Sequence[str], profile: str) -> list[Protection]:
+def ownership_of(row: Candidate) -> OwnershipMethod:
+    """Return the method of a row; raises `UsageError` for one that proves no ownership."""
+    made = row.configured()
+    if not isinstance(made, OwnershipMethod):
+        message = f"{row.method} proves no ownership"
+        raise UsageError(message)
+    return made
+
+
+def protections(methods: Sequence[str], variants: Sequence[str], profile: str) -> list[Candidate]:
     """Return the rows of the matrix, every ownership method of the catalogue when none is named.
 
     Raises
@@ -80,7 +68,7 @@ def protections(methods: Sequence[str], variants: Sequence[str], profile: str) -
         if variant not in VARIANTS:
             message = f"variant is {' or '.join(VARIANTS)}, not {variant!r}"
             raise UsageError(message)
-    return [Protection(name, variant, _small(name) if profile == "smoke" else {}) for name in methods or known for variant in variants]
+    return [Candidate(name, variant, _small(name) if profile == "smoke" else {}) for name in methods or known for variant in variants]
 
 
 def _small(name: str) -> dict[str, Any]:
@@ -96,7 +84,7 @@ _REDUCED = {"count": 40, "steps": 20, "alpha": 0.2}  # eight null models give no
 _TRAINED = {"epochs": 40}  # of four batches each
 
 
-def plan(rows: Sequence[Protection], arch: str, study: Study, engine: Engine, *, profile: str, seed: int) -> Plan:
+def plan(rows: Sequence[Candidate], arch: str, study: Study, engine: Engine, *, profile: str, seed: int) -> Plan:
     """Return the cells of a matrix; nothing is run.
 
     Parameters
@@ -120,7 +108,7 @@ def plan(rows: Sequence[Protection], arch: str, study: Study, engine: Engine, *,
     ]  # fmt: skip
     made = Plan(source, {}, {}, {})
     for row in rows:
-        method = row.configured()
+        method = ownership_of(row)
         made.protections[row.name] = cell = _protect(row, method, source, nulls, strangers, parts, study, arch, profile, seed)
         made.victims[row.name] = victim = cell if method.marks else source
         specs = rules.specs(method, arch, profile)
@@ -129,7 +117,7 @@ def plan(rows: Sequence[Protection], arch: str, study: Study, engine: Engine, *,
 
 
 def _protect(
-    row: Protection, method: OwnershipMethod, source: Cell, nulls: list[Cell], strangers: list[Cell], parts: dict[str, str], study: Study,
+    row: Candidate, method: OwnershipMethod, source: Cell, nulls: list[Cell], strangers: list[Cell], parts: dict[str, str], study: Study,
     arch: str, profile: str, seed: int,
 ) -> Cell:  # fmt: skip
     """Return the cell that protects the source and measures what can be said without an attack."""

@@ -8,10 +8,11 @@ from typing import Any
 from modelward.core.errors import ModelwardError, UsageError
 from modelward.core.rng import derive_seed
 from modelward.evaluation.budget import train_seconds
+from modelward.evaluation.candidate import Candidate
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine
 from modelward.evaluation.farm import TheftSpec, applies
-from modelward.evaluation.locks import Attempts, Locking, attempts, lock_cell
+from modelward.evaluation.locks import Attempts, attempts, lock_cell
 from modelward.evaluation.store import Store
 from modelward.evaluation.zoo import null_cells
 from modelward.reproduce.activeguard_tables import tables
@@ -120,7 +121,7 @@ def _scene(scale: Scale, arch: str, number: int, seed: int, store: Store) -> Sce
 
 def _recovery(scene: Scene, profile: str) -> Attempts:
     """Return thieves who strip the layer off a bound file and train on few images of their own, beside training from scratch."""
-    locking = Locking("activeguard", "hardened", scene.scale.fields)
+    locking = Candidate("activeguard", "hardened", scene.scale.fields)
     locked = lock_cell(locking, scene.source, scene.parts, scene.study, scene.arch, seed=scene.seed)
     shares = (0.1,) if profile == "smoke" else (0.01, 0.05, 0.1)
     specs = [

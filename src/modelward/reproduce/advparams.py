@@ -7,10 +7,11 @@ from typing import Any
 
 from modelward.core.errors import ModelwardError, UsageError
 from modelward.core.rng import derive_seed
+from modelward.evaluation.candidate import Candidate
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine
 from modelward.evaluation.farm import TheftSpec, applies
-from modelward.evaluation.locks import Attempts, Locking, attempts, lock_cell
+from modelward.evaluation.locks import Attempts, attempts, lock_cell
 from modelward.evaluation.store import Store
 from modelward.reproduce.advparams_tables import tables
 from modelward.reproduce.fingerprint_tables import SMOKE, Rows
@@ -96,10 +97,10 @@ def _scene(scale: Scale, arch: str, number: int, seed: int, store: Store) -> Sce
 
 def _plan_scene(scene: Scene, plan: Plan) -> None:
     """Add the cells of one scene: both variants always; the curve, the battery and the comparison of builds in the first."""
-    made: dict[str, tuple[Locking, Cell]] = {}
+    made: dict[str, tuple[Candidate, Cell]] = {}
     for name, fields in (("paper", PAPER), ("hardened", {**HARDENED, "share": HEADLINE})):
         rest = {known: value for known, value in {**fields, **scene.scale.fields}.items() if known != "variant"}
-        locking = Locking("advparams", name, rest)
+        locking = Candidate("advparams", name, rest)
         locked = lock_cell(locking, scene.source, scene.parts, scene.study, scene.arch, seed=scene.seed)
         made[name] = locking, locked
         share = HEADLINE if name == "hardened" else None
@@ -115,7 +116,7 @@ def _plan_scene(scene: Scene, plan: Plan) -> None:
         _plan_curve(scene, made["hardened"][0], plan)
 
 
-def _plan_curve(scene: Scene, locking: Locking, plan: Plan) -> None:
+def _plan_curve(scene: Scene, locking: Candidate, plan: Plan) -> None:
     """Add one long climb, and what each smaller budget would have made of it."""
     fields = {**locking.fields, "share": max(scene.scale.shares)}
     parameters = 78_000 * fields["share"] / 4
@@ -126,7 +127,7 @@ def _plan_curve(scene: Scene, locking: Locking, plan: Plan) -> None:
             plan.tried.append((scene.told("hardened", budget_share=share), _tries(scene, locking, cell, _recovery(scene))))
 
 
-def _tries(scene: Scene, locking: Locking, locked: Cell, specs: list[TheftSpec]) -> Attempts:
+def _tries(scene: Scene, locking: Candidate, locked: Cell, specs: list[TheftSpec]) -> Attempts:
     """Return the attempts on one locked model."""
     return attempts(locking, locked, scene.source, scene.arch, scene.parts, scene.study, specs, seed=scene.seed)
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from modelward.core.errors import ModelwardError, UsageError
 from modelward.core.rng import derive_seed
+from modelward.evaluation.candidate import Candidate
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine
 from modelward.evaluation.farm import TheftSpec, applies
-from modelward.evaluation.locks import Locking, attempts, lock_cell
+from modelward.evaluation.locks import attempts, lock_cell
 from modelward.evaluation.store import Store
 from modelward.reproduce.fingerprint_tables import SMOKE, Rows
 from modelward.reproduce.sample_lock_tables import tables
@@ -62,9 +63,9 @@ class Scene(Ground):
 
     scale: Scale
 
-    def locking(self, variant: str) -> Locking:
+    def locking(self, variant: str) -> Candidate:
         """Return a variant as it is measured here."""
-        return Locking("sample-lock", variant, dict(self.scale.fields))
+        return Candidate("sample-lock", variant, dict(self.scale.fields))
 
     def locked(self, variant: str) -> Cell:
         """Return the cell that locks."""
