@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from modelward._version import __version__
 from modelward.audit.matrix import SMOKE, SMOKE_IMAGES, data_name
@@ -24,6 +20,7 @@ from modelward.data import Study, load_data, study
 from modelward.evaluation.candidate import Candidate
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine, Run, closure
+from modelward.evaluation.environment import environment
 from modelward.evaluation.locks import Attempts, attempts, images_cell, lock_cell, lock_of, rows_of, unlock_specs
 from modelward.evaluation.matrix import VARIANTS
 from modelward.evaluation.store import Store
@@ -185,8 +182,5 @@ def _document(
         "schema": SCHEMA, "version": 1, "modelward": __version__, "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "title": f"Locks, profile {facts['profile']}", "headline": headline, "sentences": sentences, "survey": table, "active": active,
         "failed": failed, "unmade": unmade, "rows": rows, **facts,
-        "environment": {
-            "torch": torch.__version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
-            "cpu capability": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count(),
-        },
+        "environment": environment(),
     }  # fmt: skip

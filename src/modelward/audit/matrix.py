@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from modelward._version import __version__
 from modelward.core.claims import Claim
@@ -19,6 +15,7 @@ from modelward.data import Study, load_data, study
 from modelward.evaluation.candidate import Candidate
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine, Run, closure
+from modelward.evaluation.environment import environment
 from modelward.evaluation.matrix import Plan, budget_of, frozen, plan, protections, verifications
 from modelward.evaluation.store import Store
 from modelward.io.documents import read_document
@@ -137,10 +134,7 @@ def _document(
         "title": f"Matrix of protections and thieves, profile {facts['profile']}",
         "headline": _headline(best), "sentences": sentences, "data": data_name(parts),
         "accuracy": source.rows[0]["value"] if source else None, "matrix": table, "failed": failed, "unmade": unmade, "rows": found, **facts,
-        "environment": {
-            "torch": torch.__version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
-            "cpu capability": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count(),
-        },
+        "environment": environment(),
     }  # fmt: skip
 
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import collections
 import datetime as dt
-import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from modelward._version import __version__
 from modelward.audit.fingerprint_section import fingerprint_section
@@ -23,6 +19,7 @@ from modelward.audit.theft_section import theft_section
 from modelward.core.errors import ModelwardError
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine, Run, closure
+from modelward.evaluation.environment import environment as surroundings
 from modelward.evaluation.store import Store
 from modelward.report.conditions import condition_checks
 
@@ -146,8 +143,6 @@ def _and(names: list[str]) -> str:
 def environment(ground: Ground) -> dict[str, Any]:
     """Return what a result may depend on besides its seeds."""
     return {
-        "python": platform.python_version(), "torch": torch.__version__, "system": f"{platform.system()} {platform.machine()}",
-        "cpu capability": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count(), "threads a cell": ground.question.threads,
-        "seed": ground.question.seed, "figures": "fp32, images rounded to 8 bits", "training": "bf16 autocast where the processor has it",
-        "trained on": ground.study.owner.name,
+        **surroundings(), "threads a cell": ground.question.threads, "seed": ground.question.seed, "figures": "fp32, images rounded to 8 bits",
+        "training": "bf16 autocast where the processor has it", "trained on": ground.study.owner.name,
     }  # fmt: skip

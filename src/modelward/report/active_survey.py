@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modelward.core.canonical import canonical_json
-from modelward.io.atomic import write_bytes
+from modelward.report.files import csv_text, write_files
 from modelward.report.matrix import name_of
-from modelward.report.page import environment, ready
+from modelward.report.page import environment
 
 Row = Mapping[str, Any]
 REQUIREMENTS = {
@@ -178,12 +176,5 @@ def write_survey(document: Mapping[str, Any], folder: Path, stem: str = "active-
     StoreError
         when the folder cannot be written.
     """
-    ready(folder)
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(csv_rows(document["survey"]))
-    contents = {"html": render_survey(document).encode(), "csv": out.getvalue().encode(), "json": canonical_json(document)}
-    paths = []
-    for ending, data in contents.items():
-        write_bytes(folder / f"{stem}.{ending}", data)
-        paths.append(folder / f"{stem}.{ending}")
-    return paths
+    table = csv_text(csv_rows(document["survey"]))
+    return write_files(folder, stem, {"html": render_survey(document), "csv": table, "json": canonical_json(document)})

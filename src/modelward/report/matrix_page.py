@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from modelward.core.canonical import canonical_json
-from modelward.io.atomic import write_bytes
+from modelward.report.files import csv_text, write_files
 from modelward.report.matrix import COLUMNS, STATES, csv_rows, leaders, passes, shown
-from modelward.report.page import environment, ready
+from modelward.report.page import environment
 
 SIGNS = {"robust": "✔", "broken": "✘", "useless": "–", "fragile": "!", "failed": "?", "not tested": ""}  # noqa: RUF001  # signs, not letters
 
@@ -33,9 +31,7 @@ def render_matrix(document: Mapping[str, Any]) -> str:
 
 def matrix_csv(matrix: Mapping[str, Any]) -> str:
     """Return the matrix as CSV."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(csv_rows(matrix))
-    return out.getvalue()
+    return csv_text(csv_rows(matrix))
 
 
 def write_matrix(document: Mapping[str, Any], folder: Path, stem: str = "matrix") -> list[Path]:
@@ -46,10 +42,5 @@ def write_matrix(document: Mapping[str, Any], folder: Path, stem: str = "matrix"
     StoreError
         when the folder cannot be written.
     """
-    ready(folder)
-    contents = {"html": render_matrix(document).encode(), "csv": matrix_csv(document["matrix"]).encode(), "json": canonical_json(document)}
-    paths = []
-    for ending, data in contents.items():
-        write_bytes(folder / f"{stem}.{ending}", data)
-        paths.append(folder / f"{stem}.{ending}")
-    return paths
+    table = matrix_csv(document["matrix"])
+    return write_files(folder, stem, {"html": render_matrix(document), "csv": table, "json": canonical_json(document)})

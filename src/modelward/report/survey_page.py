@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from modelward.core.card import Mechanism
 from modelward.core.catalogue import catalogue
-from modelward.io.atomic import write_bytes
+from modelward.report.files import csv_text, write_files
 from modelward.report.matrix import shown
-from modelward.report.page import environment, ready
+from modelward.report.page import environment
 
 ATTRIBUTES = ("scenario", "mechanism", "capacity", "type", "function", "target")
 BASIC = {
@@ -119,13 +117,11 @@ def tally(claims: list[Mapping[str, Any]]) -> str:
 
 def survey_csv(lines: list[dict[str, Any]]) -> str:
     """Return the survey as CSV."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["protection", *ATTRIBUTES, *BASIC.values(), *RESISTANCE, *CUSTOMISED, "claims"])
+    table: list[list[object]] = [["protection", *ATTRIBUTES, *BASIC.values(), *RESISTANCE, *CUSTOMISED, "claims"]]
     for line in lines:
         groups = [value for group in ("attributes", "basic", "resistance", "customised") for value in line[group].values()]
-        writer.writerow([line["name"], *groups, tally(line["claims"])])
-    return out.getvalue()
+        table.append([line["name"], *groups, tally(line["claims"])])
+    return csv_text(table)
 
 
 def render_survey(document: Mapping[str, Any]) -> str:
@@ -138,8 +134,4 @@ def render_survey(document: Mapping[str, Any]) -> str:
 
 def write_survey(document: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write ``ip-survey.html`` and ``ip-survey.csv`` into ``folder`` and return their paths; raises `StoreError` when it cannot be written."""
-    ready(folder)
-    made = {"html": render_survey(document), "csv": survey_csv(survey(document["matrix"]))}
-    for ending, text in made.items():
-        write_bytes(folder / f"ip-survey.{ending}", text.encode())
-    return [folder / f"ip-survey.{ending}" for ending in made]
+    return write_files(folder, "ip-survey", {"html": render_survey(document), "csv": survey_csv(survey(document["matrix"]))})

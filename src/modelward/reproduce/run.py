@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from modelward._version import __version__
 from modelward.core.canonical import plain
 from modelward.core.errors import UsageError
 from modelward.core.nearest import nearest
+from modelward.evaluation.environment import environment
 from modelward.evaluation.store import Store
 from modelward.io.atomic import write_text
 from modelward.reproduce.activeguard import activeguard
@@ -73,10 +70,7 @@ def reproduce(
     document |= {
         "schema": "modelward/results", "version": 1, "name": name, "profile": profile, "seed": seed, "command": command,
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), "seconds": time.perf_counter() - started,
-        "environment": {
-            "modelward": __version__, "torch": torch.__version__, "python": platform.python_version(), "system": platform.system(),
-            "machine": platform.machine(), "cores": os.cpu_count(), "cpu capability": torch.backends.cpu.get_cpu_capability(),
-        },
+        "environment": {"modelward": __version__, **environment()},
     }  # fmt: skip
     stem = name if profile == "quick" else f"{name}-{profile}"
     out.mkdir(parents=True, exist_ok=True)
