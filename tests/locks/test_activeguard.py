@@ -195,6 +195,13 @@ def test_labels_alone_name_the_user_with_a_p(bound: Bound) -> None:
     assert user in {"bob-", None}  # three classes: two users may have the same ones
 
 
+def test_keys_without_images_say_so(bound: Bound, tmp_path: Path) -> None:
+    for key in (bound.key, Key("advparams", "hardened", "0" * 64, {}, {})):
+        with pytest.raises(UsageError, match="holds no images"):
+            write_probes(key, tmp_path / "probes")
+    assert not (tmp_path / "probes").exists()
+
+
 def test_a_users_probes_are_written_as_png_files(bound: Bound, tmp_path: Path) -> None:
     credential = bound.credentials["ann-"]
     assert write_probes(credential, tmp_path / "probes") == 4

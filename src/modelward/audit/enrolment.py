@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from modelward.audit.doors import probe_names
 from modelward.audit.question import Ground, Question, cell_seed, check_fit, prepare
@@ -17,6 +17,7 @@ from modelward.core.catalogue import find
 from modelward.core.errors import InputError, ModelwardError, UsageError
 from modelward.core.families import OwnershipMethod
 from modelward.core.key import Key
+from modelward.core.locking import LockMethod
 from modelward.core.rng import generator
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine
@@ -138,10 +139,17 @@ def null_folder(folder: Path, ground: Ground) -> list[nn.Module]:
     return models
 
 
+def _shown(key: Key) -> Tensor:
+    """Return the images that the holder of a user's key of a lock shows, uint8 (m, C, H, W)."""
+    if "probes" not in key.tensors:
+        message = f"this key of {key.method} holds no images: its holder shows none, and the owner's key has none"
+        raise UsageError(message)
+    return probes_of(key)
+
+
 def write_probes(key: Key, folder: Path) -> int:
     """Write the key's probes as PNG files with ``probes.json`` (digest, order); return how many."""
-    credential = key.method == "activeguard" and "user" in key.facts  # a lock's: the images that its user shows
-    pixels = probes_of(key) if credential else ownership(key.method, {}).probes(key)
+    pixels = _shown(key) if issubclass(find(key.method), LockMethod) else ownership(key.method, {}).probes(key)
     files = {}
     folder.mkdir(parents=True, exist_ok=True)
     for name, image in zip(probe_names(len(pixels)), pixels, strict=True):

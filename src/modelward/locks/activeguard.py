@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from modelward.core.card import Active, Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.claims import Claim
@@ -18,10 +18,9 @@ from modelward.core.key import Key
 from modelward.core.locking import ModelLock, tagged
 from modelward.core.ownership import Attack
 from modelward.core.verdict import Verdict
-from modelward.keys.derive import derive
 from modelward.keys.registry import Registry
 from modelward.locks.advparams import AdvParams
-from modelward.locks.control_layer import ANSWERS, ControlLayer, stripped
+from modelward.locks.control_layer import ANSWERS, ControlLayer, keyed, stripped
 from modelward.locks.credentials import Build, delivered, opened_by, opened_by_owner, opened_by_window, secret_of, slot_key
 from modelward.locks.enrolment import Desk, with_slot
 from modelward.locks.gate import Gate
@@ -167,17 +166,12 @@ class ActiveGuard(ModelLock):
         locked = marked
         if self.delivery != "server":
             inside = AdvParams(share=self.share, images=self.images) if self.delivery == "bound" else None
-            locked = delivered(marked, self._layer(own, windows), inside, data, own, rng=rng)
+            layer = keyed(self.answers, own) if self.variant != "paper" else ControlLayer(answers="constant", windows=windows.tolist())
+            locked = delivered(marked, layer, inside, data, own, rng=rng)
         drawn = torch.randperm(len(data), generator=rng)[: self.seeds]
         tensors = {"secret": torch.tensor(list(own), dtype=torch.uint8), "windows": windows, "seeds": data.pixels[drawn].contiguous()}
         said = {"settings": self.settings(), "original": state_digest(marked), "watermark": facts, "content": state_digest(tensors)}
         return locked, Key(self.card.name, self.variant, state_digest(locked), said, tensors)
-
-    def _layer(self, secret: bytes, windows: Tensor) -> ControlLayer:
-        """Return the control layer; that of the paper lets in by windows, so it has to hold them."""
-        if self.variant == "paper":
-            return ControlLayer(answers="constant", windows=windows.tolist())
-        return ControlLayer(answers=self.answers, seed=int.from_bytes(derive(secret, "layer", length=8), "big") >> 1)
 
     def _unlock(self, locked: nn.Module, key: Key) -> nn.Module:
         own = type(self).configured(key.fact(dict, "settings"))

@@ -13,6 +13,7 @@ from modelward.attacks.theft.wrapping import drawn
 from modelward.core.card import Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.errors import AccessError, InputError
 from modelward.core.method import Method
+from modelward.keys.derive import derive
 from modelward.models.assembly import Assembly
 
 ANSWERS = ("constant", "permutation", "random", "refuse")
@@ -106,6 +107,15 @@ class ControlLayer(Method):
     def settings(self) -> dict[str, Any]:
         """Return the settings by name, as plain data."""
         return {**super().settings(), "slots": dict(self.slots), "windows": [list(map(float, row)) for row in self.windows]}
+
+
+def keyed(answers: str, secret: bytes) -> ControlLayer:
+    """Return a layer whose answers to strangers hang on the owner's secret.
+
+    >>> keyed("random", b"0" * 32) == keyed("random", b"0" * 32)
+    True
+    """
+    return ControlLayer(answers=answers, seed=int.from_bytes(derive(secret, "layer", length=8), "big") >> 1)
 
 
 def layer_of(model: nn.Module) -> tuple[ControlLayer, Assembly]:
