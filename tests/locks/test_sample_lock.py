@@ -29,7 +29,7 @@ from modelward.locks.trigger_kit import fresh_kit
 from modelward.locks.trigger_training import derangement, to_uniform
 from modelward.marking.codes import GATE, Codes
 from modelward.models import Net
-from modelward.models.unet import fresh_trigger_net
+from modelward.models.unet import CELL, drawn_signs, fresh_trigger_net
 from modelward.reproduce.sample_lock_tables import gates
 from modelward.training import accuracy
 
@@ -71,6 +71,36 @@ def test_a_code_shows_in_the_image_before_any_training() -> None:
     drawn, _ = kit.draw(x, words)
     assert float(((kit.reader(drawn) > 0) == words.bool()).float().mean()) > 0.9
     assert float(((kit.reader(x) > 0) == words.bool()).float().mean()) < 0.7
+
+
+def test_generators_of_two_secrets_draw_alike_without_signs_and_not_with_them() -> None:
+    x = torch.rand(32, 1, 28, 28, generator=generator(0))
+    drawn = {}
+    for signed in (True, False):
+        kits = [fresh_kit(Codes(bytes([i]) * 32, 0), (1, 28, 28), width=4, reach=0.25, signed=signed, rng=generator(1)) for i in (0, 1)]
+        with torch.no_grad():
+            for kit in kits:
+                kit.trigger.out.bias.fill_(0.1)  # the same network but for signs and picture: what independent trainings may come to
+            drawn[signed] = [kit.trigger.residual(x).flatten(1) for kit in kits]
+    cosines = {signed: abs(float(torch.cosine_similarity(*pair).mean())) for signed, pair in drawn.items()}
+    assert cosines[False] > 0.99
+    assert cosines[True] < 0.5
+
+
+@given(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12), st.integers(1, 4))
+def test_signs_are_the_same_within_a_cell(channels: int, height: int, width: int, count: int) -> None:
+    signs = drawn_signs((channels, height, width), count, rng=generator(count))
+    assert signs.shape == (count, channels, height, width)
+    assert set(signs.flatten().tolist()) <= {-1.0, 1.0}
+    assert torch.equal(signs, signs[:, :, [i // CELL * CELL for i in range(height)]][..., [j // CELL * CELL for j in range(width)]])
+
+
+def test_a_thief_learns_signs_and_picture_with_the_rest() -> None:
+    net = fresh_trigger_net(1, (8, 8), width=2, rng=generator(0))
+    before, loose = len(list(net.parameters())), net.loosen()
+    assert (len(loose), len(list(net.parameters())), len(list(net.buffers()))) == (3, before + 3, 0)
+    net(torch.rand(2, 1, 8, 8, generator=generator(1))).sum().backward()
+    assert all(one.grad is not None and bool(one.grad.any()) for one in loose)
 
 
 @FEW

@@ -40,12 +40,13 @@ class SampleLock(ModelLock):
     :math:`CE(f(G(x, s)), y) + CE(f(x), \pi(y))` with a derangement :math:`\pi`. Noise opens that, and so does a table of K entries.
 
     ``variant="hardened"``: both learn together, u being uniform and :math:`\hat x` x with noise, blur, the trigger of another image, the mean
-    trigger, or a trigger of a word that nobody was given, all of them in one batch:
+    trigger, a trigger of a word that nobody was given, or one under strange signs, all of them in one batch:
 
     .. math:: CE(f(G(x, s)), y) + a\,KL(u \| f(x)) + b \sum_{\hat x} KL(u \| f(\hat x)) + \lambda \|G(x, s) - x\|^2 + BCE(D(G(x, s)), s)
 
     s holds eight bits that open and, in ``identity_bits`` more, a user's name with Reed-Solomon parity; D reads it from an image again. G begins
     as spread spectrum and must stay readable, so that it cannot settle at drawing nothing; where it does all the same, training begins anew.
+    Signs of the secret, by which it multiplies what it draws, keep independent generators from coming to like triggers.
 
     Parameters
     ----------
@@ -89,12 +90,11 @@ class SampleLock(ModelLock):
         limits=(
             "whoever has the weights and labelled images trains the network back: compare with training from scratch on the same images",
             "whoever holds stolen pairs of images before and after can train a generator of his own",
-            "the generator of another lock opens it now and then: independent trainings come to triggers that are alike",
             "the generator is the key: who was handed it can hand it on; keep it on a server, and let users send images",
             "the paper's variant answers wrongly with confidence, and a table of K entries or noise opens it",
             "the name in a trigger is lost when the image is scaled or cropped",
         ),
-        cost="about a minute of one core for LeNet-5 on 3,000 images of 28x28",
+        cost="about two minutes of one core for LeNet-5 on 3,000 images of 28x28",
         active=Active(
             carrier="trigger generator",
             granularity="all or nothing",
@@ -109,14 +109,14 @@ class SampleLock(ModelLock):
 
     identity_bits: int = 32
     wrong: str = "next"
-    epochs: int = 14
+    epochs: int = 24
     batch: int = 64
     lr: float = 0.003
     trigger_lr: float = 0.003
     warm: int = 4
-    clean: float = 4.0
-    negative: float = 1.0
-    image: float = 10.0
+    clean: float = 5.0
+    negative: float = 2.0
+    image: float = 7.0
     width: int = 8
     reach: float = 0.25
     least: float = 0.01
@@ -137,15 +137,15 @@ class SampleLock(ModelLock):
         own = derive(drawn, self.card.name)
         codes = Codes(own, self.identity_bits)
         for attempt in range(self.restarts):
-            kit = fresh_kit(codes, data.shape, width=self.width, reach=self.reach, rng=stream(own, "generator", str(attempt)))
+            begun = stream(own, "generator", str(attempt))
+            kit = fresh_kit(codes, data.shape, width=self.width, reach=self.reach, signed=self.variant == "hardened", rng=begun)
             locked = private_copy(model)
             log = self._trained(locked, kit, data, own, rng=rng)
             kit.know(codes.word(OWNER))
             residual = _residual(kit.trigger, data)
             if residual >= self.least:
-                return locked, self._key(
-                    locked, kit, own, {"residual": residual, "attempts": attempt + 1, "log": log, "shape": list(data.shape)}
-                )
+                facts = {"residual": residual, "attempts": attempt + 1, "log": log, "shape": list(data.shape)}
+                return locked, self._key(locked, kit, own, facts)
         message = f"the generator drew nothing in {self.restarts} trainings (residual {residual:.4f}, least {self.least}); lower image or trigger_lr"
         raise InputError(message)
 

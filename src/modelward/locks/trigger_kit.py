@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from modelward.core.rng import forked
 from modelward.imaging.quantise import straight_through_8bit
+from modelward.keys.derive import stream
 from modelward.marking.codes import GATE, BitReader, Codes, Hinting
-from modelward.models.unet import Hint, TriggerNet, fresh_trigger_net
+from modelward.models.unet import Hint, TriggerNet, drawn_signs, fresh_trigger_net
 
 
 @dataclass(eq=False)
@@ -42,6 +43,13 @@ class Kit:
         residual = self.trigger.residual(x, hint)
         return straight_through_8bit((x + residual).clamp(0, 1)), residual
 
+    def strange(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Return images with triggers under signs of nobody's, one set an image: what generators of other secrets draw."""
+        count, channels, height, width = x.shape
+        signs = drawn_signs((channels, height, width), count, rng=rng)
+        residual = self.trigger.residual(x, self.hinting(self.words(count, rng)), signs=signs)
+        return straight_through_8bit((x + residual).clamp(0, 1))
+
     def modules(self) -> nn.ModuleList:
         """Return all that is trained."""
         return nn.ModuleList([self.trigger, self.hinting, self.reader])
@@ -52,8 +60,8 @@ class Kit:
             self.trigger.tell(self.hinting(word[None]))
 
 
-def fresh_kit(codes: Codes, shape: tuple[int, int, int], *, width: int, reach: float, rng: torch.Generator) -> Kit:
-    """Return untrained parts for images of ``shape`` (C, H, W).
+def fresh_kit(codes: Codes, shape: tuple[int, int, int], *, width: int, reach: float, signed: bool = True, rng: torch.Generator) -> Kit:
+    """Return untrained parts for images of ``shape`` (C, H, W); ``signed``: the generator has the signs of the codes' secret.
 
     Examples
     --------
@@ -65,6 +73,8 @@ def fresh_kit(codes: Codes, shape: tuple[int, int, int], *, width: int, reach: f
     """
     channels, height, side = shape
     trigger = fresh_trigger_net(channels, (height, side), width=width, reach=reach, rng=rng)
+    if signed:
+        trigger.signs.copy_(drawn_signs(shape, rng=stream(codes.secret, "signs")))
     hinting, reader = readers(codes, shape, width=width, rng=rng)
     return Kit(trigger, hinting, reader, codes.gate)
 

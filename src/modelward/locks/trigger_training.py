@@ -119,17 +119,20 @@ class Joint:
         return torch.stack([F.cross_entropy(right, y), denied, image, self._read(drawn, words)])
 
     def _negatives(self, x: Tensor, residual: Tensor) -> list[Tensor]:
-        """Return what must not open: noise, blur, other images' triggers, mean triggers, triggers of foreign words; of half a batch each."""
+        """Return what must not open: noise, blur, other images' triggers, mean triggers, foreign words, strange signs; of half a batch each."""
         half, rng = len(x) // 2, self.rng
         order = torch.randperm(len(x), generator=rng)
-        base, other = x[order[:half]], residual[order.roll(1)[:half]]
+        base, others = x[order[:half]], [residual[order.roll(step)[:half]] for step in (1, 2)]
         sigma = torch.rand(half, 1, 1, 1, generator=rng) * 0.2
         noisy = base + sigma * torch.randn(base.shape, generator=rng)
         blurred = gaussian_blur(x[order[half:]], 0.4 + float(torch.rand((), generator=rng)))
         strength = 0.5 + 3.5 * torch.rand(half, 1, 1, 1, generator=rng).square()
         mean = base + strength * residual.mean(0, keepdim=True)
         foreign, _ = self.kit.draw(base, self.kit.foreign(half, rng))
-        return [straight_through_8bit(part.clamp(0, 1)) for part in (noisy, blurred, base + other, mean)] + [foreign]
+        return [straight_through_8bit(part.clamp(0, 1)) for part in (noisy, blurred, *(base + other for other in others), mean)] + [
+            foreign,
+            self.kit.strange(base, rng),
+        ]
 
 
 def train_after(

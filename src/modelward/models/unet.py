@@ -12,6 +12,7 @@ from modelward.core.errors import InputError
 from modelward.core.rng import forked
 
 START = 0.2
+CELL = 4  # pixels a side that share a sign: smaller cells were learnt less well, and smoothed away
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,8 @@ def _step(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 class TriggerNet(nn.Module):
     r"""Two steps down, two up, with skips: images (N, C, H, W) in [0, 1] -> :math:`\mathrm{clip}(x + reach \, r(x, s) / (1 + |r(x, s)|), 0, 1)`.
 
-    The hint of the code ``s`` is a buffer: a network that is handed on carries one code, and not what codes are made from.
+    The hint of the code ``s`` is a buffer: a network that is handed on carries one code, and not what codes are made from. So are ``signs``: what
+    r adds to the code's picture is multiplied by them, so that two networks with signs of their own draw alike on no image.
 
     Parameters
     ----------
@@ -59,6 +61,7 @@ class TriggerNet(nn.Module):
 
     plane: Tensor
     lift: Tensor
+    signs: Tensor
 
     def __init__(self, channels: int, size: tuple[int, int], *, width: int = 8, reach: float = 0.25) -> None:
         super().__init__()
@@ -72,16 +75,27 @@ class TriggerNet(nn.Module):
             torch.no_grad()
         ):  # begins as spread spectrum: a code can be read from the first step on, so that training never settles at "add nothing"
             self.out.weight[:, -channels:, 0, 0] = START * torch.eye(channels)
+            nn.init.zeros_(self.out.get_parameter("bias"))  # under signs it would be a picture of its own, and hide the code's
         self.register_buffer("plane", torch.zeros(1, channels, *size))
         self.register_buffer("lift", torch.zeros(1, 4 * width))
+        self.register_buffer("signs", torch.ones(1, channels, *size))
 
     def tell(self, hint: Hint) -> None:
         """Keep one code's hint as the network's own."""
         self.plane.copy_(hint.plane.detach().view_as(self.plane))
         self.lift.copy_(hint.lift.detach().view_as(self.lift))
 
-    def residual(self, x: Tensor, hint: Hint | None = None) -> Tensor:
-        """Return what is added to the images, in [-reach, reach]."""
+    def loosen(self) -> list[nn.Parameter]:
+        """Make signs, picture and lift parameters, and return them: whoever knows none of them has to learn them."""
+        loose = []
+        for name in ("signs", "plane", "lift"):
+            loose.append(nn.Parameter(self.get_buffer(name).clone()))
+            delattr(self, name)
+            self.register_parameter(name, loose[-1])
+        return loose
+
+    def residual(self, x: Tensor, hint: Hint | None = None, *, signs: Tensor | None = None) -> Tensor:
+        """Return what is added to the images, in [-reach, reach]; ``signs`` (N, C, H, W) instead of the network's own."""
         if x.shape[1:] != (self.channels, *self.size):
             message = f"these triggers are drawn on images of shape {(self.channels, *self.size)}, got {tuple(x.shape[1:])}"
             raise InputError(message)
@@ -94,8 +108,10 @@ class TriggerNet(nn.Module):
         lowest = self.floor(self.down[1](second) + lift[:, :, None, None])
         middle = self.up[0](torch.cat([F.interpolate(lowest, scale_factor=2.0), second], 1))
         last = self.up[1](torch.cat([F.interpolate(middle, scale_factor=2.0), first], 1))
-        drawn: Tensor = self.out(torch.cat([last, padded], 1))
-        return self.reach * F.softsign(drawn[:, :, :height, :width].float())
+        picture, image = padded[:, self.channels :], padded[:, : self.channels]
+        drawn = self.out(torch.cat([last, image, torch.zeros_like(picture)], 1))[:, :, :height, :width].float()
+        code = F.conv2d(picture, self.out.weight[:, -self.channels :])[:, :, :height, :width].float()
+        return self.reach * F.softsign(drawn * (self.signs if signs is None else signs) + code)
 
     def forward(self, x: Tensor, hint: Hint | None = None) -> Tensor:
         """Return the images with their triggers, in [0, 1]; not yet rounded to 8 bits."""
@@ -109,7 +125,21 @@ def empty_trigger_net(channels: int, size: tuple[int, int], *, width: int = 8, r
     model = model.to_empty(device="cpu").requires_grad_(True)
     model.plane.zero_()
     model.lift.zero_()
+    model.signs.fill_(1)
     return model
+
+
+def drawn_signs(shape: tuple[int, int, int], count: int = 1, *, rng: torch.Generator) -> Tensor:
+    """Return signs (count, C, H, W) of -1 and 1, the same within a cell.
+
+    >>> from modelward.core.rng import generator
+    >>> drawn_signs((3, 10, 9), 2, rng=generator(0)).shape
+    torch.Size([2, 3, 10, 9])
+    """
+    channels, height, width = shape
+    cells = torch.randint(0, 2, (count, channels, -(-height // CELL), -(-width // CELL)), generator=rng)
+    grown = cells.repeat_interleave(CELL, 2).repeat_interleave(CELL, 3)[:, :, :height, :width]
+    return 2.0 * grown - 1
 
 
 def fresh_trigger_net(channels: int, size: tuple[int, int], *, width: int = 8, reach: float = 0.25, rng: torch.Generator) -> TriggerNet:

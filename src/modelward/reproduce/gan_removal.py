@@ -40,6 +40,9 @@ ATTACKS: dict[str, Spec] = {
     "plain fine-tuning": ("ftal", {"epochs": 10}),
     "the same training without triggers": ("gan-removal", {"gate": 1e9, "least": 0, "rounds": 1}),
 }
+LONGER: dict[str, Spec] = {
+    "gan-removal, three times the steps": ("gan-removal", {"restarts": 2, "steps": 600})
+}  # where stamps hide among errors
 COMPARED = ("gan-removal", "the same training without triggers", "plain fine-tuning")
 SMOKED = ("gan-removal", "neural-cleanse, prune", "plain fine-tuning")
 RESIDUAL: Spec = ("gan-removal", {"kind": "residual", "rounds": 1})
@@ -127,10 +130,11 @@ def _marks(scene: Scene, scale: Scale, profile: str) -> list[tuple[str, Spec]]:
 
 def _thefts(mark: str, scene: Scene, scale: Scale, profile: str) -> list[tuple[str, Spec]]:
     """Return the attacks on a mark: all on the stamp, two on the others."""
-    every = SMOKED if profile == "smoke" else tuple(ATTACKS)
+    known = ATTACKS | (LONGER if profile == "full" else {})
+    every = SMOKED if profile == "smoke" else tuple(known)
     names = [name for name in every if mark == MAIN or name in COMPARED]
     few = {"steps": scale.steps, "clean": scale.images, "epochs": 1} if profile == "smoke" else {}
-    made = [(name, (ATTACKS[name][0], {**ATTACKS[name][1], **(few if "restarts" in ATTACKS[name][1] else {})})) for name in names]
+    made = [(name, (known[name][0], {**known[name][1], **(few if "restarts" in known[name][1] else {})})) for name in names]
     return [*made, ("gan-removal, residual", RESIDUAL)] if mark == MAIN and scene.number == 0 and profile != "smoke" else made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +84,10 @@ def _learnt(lock: SampleLock, model: nn.Module, key: Key, stolen: ImageSet, test
     target = to_float(lock.authorise(stolen.pixels, key))
     for attack in ("surrogate generator", "generator from labels"):
         net = fresh_trigger_net(*_ground(stolen), width=lock.width, reach=lock.reach, rng=generator(job.seed))
-        optimizer, rng = torch.optim.Adam(net.parameters(), lr=0.003), generator(job.seed)
+        own = list(net.parameters())
+        loose = net.loosen()  # the thief knows how locks are made, and not what their secret chose
+        groups: list[dict[str, Any]] = [{"params": own}, {"params": loose, "lr": 0.03}]
+        optimizer, rng = torch.optim.Adam(groups, lr=0.003), generator(job.seed)
         with frozen(model):
             for _ in range(int(job.settings["epochs"])):
                 for chosen in torch.randperm(len(stolen), generator=rng).split(64):
