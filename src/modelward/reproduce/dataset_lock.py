@@ -55,7 +55,7 @@ TASKS = {
     "quick": (
         Task("fashion-mini", None, "lenet5", ("lenet5", "cnn", "resnet8:width=8"), {"eps": 20, "unit": 10}, 3, levels=(8, 16, 32), others=OTHERS,
              thieves=every(), shares=SHARES),
-        Task("gtsrb-32", 6000, "cnn", ("cnn", "lenet5", "resnet8:width=8"), {"eps": 16, "unit": 8}, 1, flip=False),
+        Task("gtsrb-32", 6000, "cnn", ("cnn", "lenet5", "resnet8:width=8"), {"eps": 16, "unit": 8}, 3, flip=False),
     ),
     "full": (
         Task("cifar10-jpeg", 10_000, "resnet8", ("resnet8", "cnn", "resnet14"), {"eps": 16, "unit": 8}, 3, levels=(8, 24, 32), others=OTHERS,

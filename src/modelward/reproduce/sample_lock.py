@@ -52,7 +52,7 @@ SCALES = {
         (0.1,),
         (0.5,),
     ),
-    "quick": Scale("fashion-mini", None, (("lenet5", 3), ("resnet8", 1))),
+    "quick": Scale("fashion-mini", None, (("lenet5", 3), ("resnet8", 3))),
     "full": Scale("cifar10-jpeg", 10_000, (("resnet8", 3),)),
 }
 
