@@ -28,7 +28,8 @@ from modelward.cli.output import clean, emit, warn
 from modelward.cli.protect_command import protect
 from modelward.cli.scan_command import scan
 from modelward.cli.store_commands import convert, store_clear, store_list
-from modelward.cli.user_commands import issue, pardon, revoke, trace
+from modelward.cli.trace_command import trace
+from modelward.cli.user_commands import issue, pardon, revoke
 from modelward.cli.verify_command import verify
 from modelward.core.errors import ModelwardError
 
