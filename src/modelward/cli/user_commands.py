@@ -185,7 +185,7 @@ def revoke(
     if options.as_json:
         emit("revoked", {"user": user, "grants": count, "model": out_model})
         return 0 if count else UNKNOWN
-    say(f"{count} grants of {user} revoked" if count else f"the grants of {user} were revoked already", wrap=False)
+    say(f"{count} grant{'s' * (count != 1)} of {user} revoked" if count else f"the grants of {user} were revoked already", wrap=False)
     if out_model is not None:
         say(f"without the slot of {user}: {out_model}", wrap=False)
     return 0 if count else UNKNOWN
