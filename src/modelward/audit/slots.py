@@ -64,9 +64,9 @@ def enrol_users(locked: Path, key: Key, master: Master, grants: Sequence[Grant],
     """
     settings = dict(key.fact(dict, "settings"))
     chosen = _slotted(key.method, settings)
-    secrets = {grant.user: user_secret(master, key.method, grant) for grant in grants}
-    rng = generator(int(digest_bytes(b"".join(secrets.values()))[:15], 16))
-    model, made = chosen.enrol(load_model(locked, arch).model, key, secrets, rng=rng)
+    known = {grant.user: user_secret(master, key.method, grant) for grant in grants}
+    rng = generator(int(digest_bytes(b"".join(known.values()))[:15], 16))
+    model, made = chosen.enrol(load_model(locked, arch).model, key, known, rng=rng)
     try:
         chosen.revoke(model, next(iter(made.values())))
     except ModelwardError as error:
