@@ -77,7 +77,15 @@ def gates(rows: Rows) -> list[list[object]]:
         lines.append([f"{name}: sample specificity, least", "> .5", f"{min(spread):.2f}", len(spread), yes(min(spread) > 0.5)])
         traced = pooled(pick(mine, "identified", attack="png"))
         if traced is not None:
-            lines.append([f"{name}: users named after PNG", "100 %", figure(traced), traced["n"], yes(traced["value"] == 1)])
+            lines.append(
+                [
+                    f"{name}: users named after PNG",
+                    "all",
+                    f"{round(traced['value'] * traced['n'])} of {traced['n']}",
+                    traced["n"],
+                    yes(traced["value"] == 1),
+                ]
+            )
     return lines
 
 

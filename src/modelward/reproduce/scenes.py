@@ -10,6 +10,7 @@ from modelward.core.rng import derive_seed
 from modelward.data import Study, load_data, study
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Run
+from modelward.evaluation.farm import TheftSpec
 from modelward.evaluation.locks import Attempts, rows_of
 from modelward.evaluation.store import Store
 from modelward.evaluation.zoo import NullSpec, null_recipe, put_parts, train_cell
@@ -63,10 +64,19 @@ class Plan:
             yield from ({**row, **told} for row in rows_of(tried, run) if metrics is None or row["metric"] in metrics)
             for spec, theft, _ in tried.tries:
                 if "diverged" in run.failed.get(theft.key, ""):
-                    yield {"metric": "recovered", "value": None, "n": 0, "attack": spec.method, "flags": ["diverged"],
-                           "extra": {"group": spec.group, "fields": dict(spec.fields), "images": spec.fields.get("images")}, **told}  # fmt: skip
+                    yield {**_diverged(spec), **told}
 
     @staticmethod
     def broken(run: Run) -> list[str]:
         """Return why cells failed, but for trainings that diverged, which are a finding."""
         return [text for text in run.failed.values() if "diverged" not in text]
+
+
+def _diverged(spec: TheftSpec) -> dict[str, Any]:
+    """Return the row of an attempt whose training diverged: all that the others have, and no value."""
+    fields = dict(spec.fields)
+    extra = {"group": spec.group, "fields": fields, "images": fields.get("images"), "from_scratch": None, "from_scratch_ci": [None, None]}
+    return {
+        "metric": "recovered", "value": None, "ci_low": None, "ci_high": None, "n": 0, "attack": spec.method, "flags": ["diverged"],
+        "budget": ", ".join(f"{name} {value}" for name, value in fields.items()), "extra": extra,
+    }  # fmt: skip
