@@ -77,7 +77,8 @@ def issue(
     """Issue keys to users: each gets a secret of his own, and with --copies or --model a copy of the model that carries it.
 
     Of a lock every user gets a key of his own for the one locked build: say --key and --model. With --out-model the key opens through a slot
-    in the build that is written there, and through nothing else: `revoke --model` takes the slot away. The secrets come from the master secret by
+    in the build that is written there, and through nothing else: `revoke --model` takes the slot away; users who
+    come later, or were left over by an interruption, get theirs in that build: pass it as --model. The secrets come from the master secret by
     the user's name; the registry keeps digests, numbers and dates. Users are issued all or none; an interrupted run goes on where it stopped.
     """
     if (user is None) == (csv is None) or (csv is not None and expires is not None):
