@@ -106,6 +106,7 @@ def test_a_lock_without_slots_says_so(folder, shell, mlp_victim, parts):
         assert found.code == 4
         assert "keeps no slots" in found.err
         assert not (folder / "o.safetensors").exists()
+        assert not (folder / f"{name}.sqlite").exists()  # refused before anything was recorded
 
 
 def test_who_failed_too_often_is_let_in_again_by_the_owner(folder, shell):

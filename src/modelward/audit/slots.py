@@ -14,7 +14,7 @@ from modelward.audit.enrolment import Protected
 from modelward.audit.issuing import Maker, issued_key, user_secret
 from modelward.audit.locking import locking
 from modelward.core.canonical import digest_bytes
-from modelward.core.errors import InputError, ModelwardError, UsageError
+from modelward.core.errors import InputError, UsageError
 from modelward.core.key import Key
 from modelward.core.rng import generator
 from modelward.io.age import Secret
@@ -27,6 +27,10 @@ from modelward.models import load_model
 @runtime_checkable
 class Slotted(Protocol):
     """A lock whose build keeps a slot for each user."""
+
+    @property
+    def keeps_slots(self) -> bool:
+        """Whether it does so with these settings."""
 
     def enrol(
         self, locked: nn.Module, key: Key, users: Mapping[str, bytes], *, taken: Sequence[Key] = (), rng: torch.Generator
@@ -62,16 +66,10 @@ def enrol_users(locked: Path, key: Key, master: Master, grants: Sequence[Grant],
     UsageError
         for a lock, or a setting of it, that keeps no slots.
     """
-    settings = dict(key.fact(dict, "settings"))
-    chosen = _slotted(key.method, settings)
+    chosen = require_slots(key.method, key)
     known = {grant.user: user_secret(master, key.method, grant) for grant in grants}
     rng = generator(int(digest_bytes(b"".join(known.values()))[:15], 16))
     model, made = chosen.enrol(load_model(locked, arch).model, key, known, rng=rng)
-    try:
-        chosen.revoke(model, next(iter(made.values())))
-    except ModelwardError as error:
-        message = f"{key.method} keeps no slots with the settings of this key: nothing could be taken away again; leave out --out-model"
-        raise UsageError(message) from error
 
     def make(settings: dict[str, Any], secret: bytes, user: str) -> Protected:
         del settings, secret
@@ -105,17 +103,20 @@ def close_slot(
             raise UsageError(message)
         message = f"{registry.path.name} knows no key of user {user}" + (f" for {method}" if method else "")
         raise InputError(message)
-    chosen, model = _slotted(methods[0], {}), load_model(locked, arch).model
+    chosen, model = require_slots(methods[0]), load_model(locked, arch).model
     newest = max(grants, key=lambda grant: grant.generation)
     return chosen.revoke(model, issued_key(registry, newest, passphrase=passphrase))
 
 
-def _slotted(method: str, settings: dict[str, Any]) -> Slotted:
-    """Return a lock that keeps slots."""
-    chosen = locking(method, settings)
+def require_slots(method: str, key: Key | None = None) -> Slotted:
+    """Return the lock as the owner's key says it was set up; raises `UsageError` for a lock, or a setting of it, that keeps no slots."""
+    chosen = locking(method, {} if key is None else dict(key.fact(dict, "settings")))
     if not isinstance(chosen, Slotted):
         message = (
             f"the keys of {method} open every copy of the build, which keeps no slots: leave out --out-model, and revoke the grant alone"
         )
+        raise UsageError(message)
+    if not chosen.keeps_slots and key is not None:
+        message = f"{method} keeps no slots with the settings of this key: nothing could be taken away again; leave out --out-model"
         raise UsageError(message)
     return chosen

@@ -28,9 +28,12 @@ def of_lock(method: str) -> bool:
     return is_lock(method)
 
 
-def lock_maker(method: str, key: Path | None, model: Path | None, arch: str | None, passphrase: Secret | None) -> Maker:
-    """Return what makes a user's key of a lock from the owner's."""
+def lock_maker(
+    method: str, key: Path | None, model: Path | None, arch: str | None, passphrase: Secret | None, *, slots: bool = False
+) -> Maker:  # fmt: skip
+    """Return what makes a user's key of a lock from the owner's; ``slots``: refuse, before anything is recorded, a lock that keeps none."""
     from modelward.audit.lock_users import lock_maker as made_of
+    from modelward.audit.slots import require_slots
     from modelward.keys import read_key
 
     if key is None or model is None:
@@ -38,7 +41,11 @@ def lock_maker(method: str, key: Path | None, model: Path | None, arch: str | No
             f"users of {method} get keys made from the owner's: say --key KEY and --model LOCKED, as `modelward lock {method}` wrote them"
         )
         raise UsageError(message)
-    return made_of(method, model, read_key(key, passphrase=passphrase), arch)
+    owners = read_key(key, passphrase=passphrase)
+    make = made_of(method, model, owners, arch)
+    if slots:
+        require_slots(method, owners)
+    return make
 
 
 def slotted(

@@ -100,7 +100,7 @@ def issue(
         if out_model is not None:
             require_free(out_model, "--out-model", "a model")
         if of_lock(method):
-            make = lock_maker(method, key, model, arch, passphrase)
+            make = lock_maker(method, key, model, arch, passphrase, slots=out_model is not None)
         elif key is not None or out_model is not None:
             option = "--key" if key is not None else "--out-model"
             message = f"{option} is for locks, whose users' keys are made from the owner's; leave it out"

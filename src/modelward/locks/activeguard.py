@@ -154,6 +154,11 @@ class ActiveGuard(ModelLock):
         return "layer" if self.variant == "paper" and self.mode == "bound" else self.mode
 
     @property
+    def keeps_slots(self) -> bool:
+        """Whether the build holds something for each user that can be taken away: not on a server, and not in the paper's variant."""
+        return self.variant != "paper" and self.delivery != "server"
+
+    @property
     def watermark(self) -> Watermark:
         """The owner's bits."""
         return Watermark(bits=self.bits, lam=self.lam, epochs=self.epochs)
@@ -184,7 +189,7 @@ class ActiveGuard(ModelLock):
     def _desk(self, locked: nn.Module, key: Key) -> Desk:
         """Return where the credentials of a build are made."""
         own = type(self).configured(key.fact(dict, "settings"))
-        build = None if own.delivery == "server" or own.variant == "paper" else Build.of(locked)
+        build = Build.of(locked) if own.keeps_slots else None
         net = opened_by_owner(locked, key, bare=own.delivery == "server")
         crafting = Crafting(steps=own.steps, rate=own.rate, kappa=own.kappa)
         return Desk(key, net, build, crafting, own.count, {"settings": own.settings()})
