@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -175,11 +176,15 @@ def invoked(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def command_line() -> str:
-    """Return the shell command of this run, for reports.
+    """Return the shell command of this run, for reports: without --out, as where a report went does not change what it says.
 
-    >>> with invoked(["audit", "--data", "my set"]):
+    >>> with invoked(["audit", "--data", "my set", "--out", "here"]):
     ...     command_line()
     "modelward audit --data 'my set'"
     """
     arguments = _invocation.get()
-    return shlex.join(["modelward", *(sys.argv[1:] if arguments is None else arguments)])
+    given = sys.argv[1:] if arguments is None else arguments
+    kept = [
+        word for before, word in itertools.pairwise(["", *given]) if before != "--out" and word != "--out" and not word.startswith("--out=")
+    ]
+    return shlex.join(["modelward", *kept])
