@@ -66,6 +66,47 @@ def test_a_page_is_made_again_from_its_rows_alone(shown: Path, tmp_path: Path) -
         assert (tmp_path / f"matrix.{ending}").read_bytes() == (shown / f"matrix.{ending}").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("several")
+    asked = ["--arch", "mlp:width=24", "--arch", "mlp:width=16", "--seeds", "2", "--method", "sac", "--method", "passport"]
+    assert main(["matrix", "--profile", "smoke", "--jobs", "1", "--quiet", *asked, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_architectures_have_rows_of_their_own_and_seeds_share_one(several: Path) -> None:
+    document = json.loads((several / "matrix.json").read_text())
+    made, unmade = ([f"{name}, hardened, mlp:width={width}" for width in (24, 16)] for name in ("sac", "passport"))
+    assert [row["name"] for row in document["matrix"]["rows"]] == [*made, *sorted(unmade)]
+    assert set(document["unmade"]) == set(unmade)
+    assert [(s["arch"], s["seed"]) for s in document["sources"]] == [(f"mlp:width={width}", seed) for width in (24, 16) for seed in (0, 1)]
+    assert "mlp:width=24 and mlp:width=16, 2 seeds each, on fashion-mini" in document["sentences"][1]
+    assert digest_of(document["thresholds"]) == document["frozen"]
+    assert set(document["thresholds"]) == {f"{name}, seed {seed}" for name in (*made, *unmade) for seed in (0, 1)}
+    for line in document["matrix"]["rows"][:2]:
+        assert {cell["seeds"] for cell in line["cells"].values() if cell["points"]} == {2}
+        own = [row for row in document["rows"] if row["protection"] == line["name"] and row["metric"] == "fidelity_drop"]
+        assert [row["repeat"] for row in own] == [0, 1]
+    thieves = [row["model"] for row in document["rows"] if row["metric"] == "after_attack" and row["attack"] == "ftal"]
+    assert len(set(thieves)) == 4  # nobody's thief is another's
+
+
+def test_a_page_of_several_sources_names_them_and_is_made_again_from_rows(several: Path, tmp_path: Path) -> None:
+    page = (several / "matrix.html").read_text()
+    assert all(f"mlp:width={width}, seed {seed}, accuracy" in page for width in (24, 16) for seed in (0, 1))
+    again = ["matrix", "--from", str(several / "matrix.json"), "--view", "ip-survey", "--out", str(tmp_path), "--quiet"]
+    assert main(again) == 0
+    for ending in ("html", "csv"):
+        assert (tmp_path / f"matrix.{ending}").read_bytes() == (several / f"matrix.{ending}").read_bytes()
+    assert "mlp:width=16, seed 1" in (tmp_path / "ip-survey.html").read_text()
+
+
+def test_a_full_matrix_has_two_architectures_three_seeds_and_both_variants(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["matrix", "--profile", "full", "--method", "uchida", "--dry-run", "--json"]) == 0
+    protections = [work for work in json.loads(capsys.readouterr().out)["lines"] if "protect" in work["work"]]
+    assert [work["cells"] for work in protections] == [2 * 3 * 2]
+
+
 def test_a_dry_run_does_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([*ASKED, "--seed", "77", "--dry-run", "--json"]) == 0
@@ -99,6 +140,9 @@ def test_a_document_that_is_none_is_refused(
         (["--variant", "best"], "variant is hardened or paper"),
         (["--method", "ftal"], "is no ownership method"),
         (["--arch", "lenet6"], "did you mean 'lenet5'"),
+        (["--arch", "mlp", "--arch", "mlp"], "each architecture once"),
+        (["--view", "active-survey", "--arch", "mlp", "--arch", "lenet5"], "say --arch once"),
+        (["--view", "active-survey", "--seeds", "2"], "leave out --seeds"),
     ],
 )
 def test_wrong_words_are_told(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:

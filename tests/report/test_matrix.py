@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from modelward.core.claims import Claim
 from modelward.report.matrix import cell_of, csv_rows, held, leaders, passes, shown, summary
 from modelward.report.matrix_page import render_matrix, write_matrix
+from modelward.report.pooling import pooled_measure
 
 FACTS: dict[str, Any] = {
     "title": "Matrix", "headline": "One.", "sentences": ["Two."], "command": "modelward matrix", "frozen": "ab" * 32, "modelward": "0",
@@ -85,6 +86,62 @@ def test_the_order_of_rows_decides_nothing() -> None:
     assert {row["name"]: {a: c["state"] for a, c in row["cells"].items()} for row in first["rows"]} == {
         row["name"]: {a: c["state"] for a, c in row["cells"].items()} for row in second["rows"]
     }
+
+
+def of_seeds(*seeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "repeat": number} for number, rows in enumerate(seeds) for row in rows]
+
+
+def test_an_attack_that_works_with_one_seed_works_and_says_with_how_many() -> None:
+    good = [
+        before("a", "verification", 0.1, matches=True, p=0.04),
+        after("a", "ftal", matches=True),
+        after("a", "prune", matches=True, drop=0.2),
+    ]
+    bad = [
+        before("a", "verification", 0.2, matches=True, p=0.05), after("a", "ftal", matches=False, seconds=9.0), after("a", "prune", matches=True)
+    ]  # fmt: skip
+    made = summary(of_seeds(good, bad, good), failed={"a, hardened": {"distil": "too large"}})
+    (line,) = made["rows"]
+    told = {attack: (cell["state"], cell["alike"], cell["seeds"]) for attack, cell in line["cells"].items()}
+    assert told == {"ftal": ("broken", 1, 3), "prune": ("robust", 1, 3), "distil": ("failed", 0, 0)}
+    assert line["cells"]["ftal"]["break_cost"]["seconds"] == 9.0
+    assert line["measures"]["verification"]["extra"]["p"] == 0.05
+    page = render_matrix({**FACTS, "matrix": made})
+    assert "broken with 1 of 3 seeds" in page
+    assert "<small>1/3</small>" in page
+
+
+def test_a_mark_that_does_not_fit_with_one_seed_is_fragile() -> None:
+    rows = of_seeds(*([before("a", "verification", 0.1, matches=fits), after("a", "ftal", matches=True)] for fits in (True, False)))
+    (line,) = summary(rows)["rows"]
+    assert line["cells"]["ftal"]["state"] == "fragile"
+    assert shown("verification", line["measures"]["verification"]) == "no"
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=1, max_size=5))
+def test_counts_of_all_seeds_are_added(counts: list[tuple[int, int]]) -> None:
+    tried = [(min(hits, n), n) for hits, n in counts]
+    row = pooled_measure("strangers_accused", [{**before("a", "strangers_accused", hits / n), "n": n} for hits, n in tried])
+    assert row is not None
+    assert (row["value"] * row["n"], row["n"]) == pytest.approx((sum(hits for hits, _ in tried), sum(n for _, n in tried)))
+
+
+def test_losses_are_averaged_with_a_narrower_interval_and_what_was_not_measured_is_left_out() -> None:
+    rows = [{**before("a", "fidelity_drop", value), "ci_low": value - 0.02, "ci_high": value + 0.02} for value in (0.01, 0.03, 0.02, 0.02)]
+    row = pooled_measure("fidelity_drop", [*rows, None, {**rows[0], "value": None, "n": 0}])
+    assert row is not None
+    assert (row["value"], row["n"]) == (pytest.approx(0.02), 40)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((0.01, 0.03))
+    assert pooled_measure("fidelity_drop", [None, None]) is None
+    assert pooled_measure("forged_key_fits", [before("a", "forged_key_fits", fits) for fits in (0.0, 1.0)])["value"] == 1.0  # type: ignore[index]
+
+
+def test_of_a_mark_that_stands_out_the_seed_where_it_does_most_is_said() -> None:
+    aucs = [{**before("a", "key_image_auc", value), "unit": "auc"} for value in (0.6, 0.2, 0.7)]
+    assert pooled_measure("stealth", aucs)["value"] == 0.2  # type: ignore[index]
+    ranks = [{**before("a", "stealth", value), "unit": "p"} for value in (0.5, 0.05)]
+    assert pooled_measure("stealth", ranks)["value"] == 0.05  # type: ignore[index]
 
 
 def test_a_claim_without_rows_is_not_tested() -> None:

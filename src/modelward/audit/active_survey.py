@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from modelward._version import __version__
-from modelward.audit.matrix import SMOKE, SMOKE_IMAGES, data_name
+from modelward.audit.matrix import SMOKE_IMAGES
+from modelward.audit.matrix_document import SMOKE, data_name
 from modelward.core.catalogue import catalogue, find
 from modelward.core.errors import FormatError, ModelwardError, UsageError
 from modelward.core.image_locks import DataLock

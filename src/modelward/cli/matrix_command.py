@@ -11,6 +11,7 @@ from modelward.cli.audit_commands import DryRun, Jobs, show_plan
 from modelward.cli.options import Options, command_line, working
 from modelward.cli.output import emit, say, table
 from modelward.cli.survey_view import SURVEY, show_survey
+from modelward.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,17 @@ Method = Annotated[list[str] | None, typer.Option("--method", metavar="NAME", he
 Variant = Annotated[
     list[str] | None, typer.Option("--variant", metavar="NAME", help="hardened or paper; may be repeated. Default: hardened, in full both.")
 ]
-SourceArch = Annotated[str, typer.Option("--arch", metavar="ARCH", help="Architecture of the source, which is trained for this.")]
+SourceArch = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arch",
+        metavar="ARCH",
+        help="Architecture of a source, which is trained for this; may be repeated. Default: lenet5, in full resnet8 too.",
+    ),
+]
+Seeds = Annotated[
+    int | None, typer.Option("--seeds", metavar="N", min=1, help="How many seeds, from --seed on; they are pooled. Default: 1, in full 3.")
+]
 FromRows = Annotated[
     Path | None,
     typer.Option("--from", metavar="JSON", help="Make page and table again from the rows of a matrix.json; nothing is measured."),
@@ -37,8 +48,9 @@ def matrix(
     *,
     method: Method = None,
     variant: Variant = None,
-    arch: SourceArch = "lenet5",
+    arch: SourceArch = None,
     data: SourceData = "fashion-mini",
+    seeds: Seeds = None,
     from_rows: FromRows = None,
     view: View = None,
     jobs: Jobs = None,
@@ -55,12 +67,14 @@ def matrix(
     """
     if from_rows is not None and view != SURVEY:
         return _again(options, from_rows, view)
+    full = options.profile == "full"
     chosen: dict[str, Any] = {
-        "arch": arch, "data": data, "profile": options.profile, "methods": tuple(method or ()), "seed": options.seed, "jobs": jobs,
-        "variants": tuple(variant or (("hardened", "paper") if options.profile == "full" else ("hardened",))),
+        "data": data, "profile": options.profile, "methods": tuple(method or ()), "seed": options.seed, "jobs": jobs,
+        "variants": tuple(variant or (("hardened", "paper") if full else ("hardened",))),
     }  # fmt: skip
     if view == SURVEY:
-        return show_survey(options, chosen, from_rows, dry_run=dry_run)
+        return show_survey(options, {**chosen, "arch": _only(arch, seeds)}, from_rows, dry_run=dry_run)
+    chosen |= {"archs": tuple(arch or (("lenet5", "resnet8") if full else ("lenet5",))), "seeds": seeds or (3 if full else 1)}
     with working(options):
         from modelward.audit.matrix import dry_run_matrix
         from modelward.audit.matrix import matrix as run
@@ -80,6 +94,14 @@ def matrix(
         show_plan(cost, as_json=options.as_json)
         return 0
     return _told(options, document, paths)
+
+
+def _only(arch: list[str] | None, seeds: int | None) -> str:
+    """Return the one architecture of the survey of locks."""
+    if len(arch or ()) > 1 or (seeds or 1) > 1:
+        message = f"--view {SURVEY} locks one source: say --arch once, and leave out --seeds"
+        raise UsageError(message)
+    return arch[0] if arch else "lenet5"
 
 
 def _again(options: Options, path: Path, view: str | None) -> int:

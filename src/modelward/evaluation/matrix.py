@@ -29,11 +29,15 @@ VARIANTS = ("hardened", "paper")
 
 @dataclass
 class Plan:
-    """What is to be done, in two steps: ``protect`` first, so that thresholds stand before any attacked model exists, then ``attack``."""
+    """What is to be done with one source, in two steps: ``protect`` first, so that thresholds stand before any attacked model exists, then ``attack``.
 
+    Protections go by their names in the matrix.
+    """
+
+    arch: str
+    seed: int
     source: Cell
     protections: dict[str, Cell]
-    victims: dict[str, Cell]
     thefts: dict[str, list[tuple[TheftSpec, Cell]]]
 
 
@@ -84,13 +88,13 @@ _REDUCED = {"count": 40, "steps": 20, "alpha": 0.2}  # eight null models give no
 _TRAINED = {"epochs": 40}  # of four batches each
 
 
-def plan(rows: Sequence[Candidate], arch: str, study: Study, engine: Engine, *, profile: str, seed: int) -> Plan:
-    """Return the cells of a matrix; nothing is run.
+def plan(rows: Mapping[str, Candidate], arch: str, study: Study, engine: Engine, *, profile: str, seed: int) -> Plan:
+    """Return the cells of a matrix, or of that part of it which one source makes; nothing is run.
 
     Parameters
     ----------
     rows
-        the protections.
+        the protections by their names.
     arch
         architecture of the source.
     study
@@ -106,13 +110,13 @@ def plan(rows: Sequence[Candidate], arch: str, study: Study, engine: Engine, *, 
         train_cell(NullSpec(arch, part, 1.0, "stranger", index), null_recipe(arch), parts, study, derive_seed(seed, "matrix stranger"))
         for index in range(STRANGERS[profile]) for part in ("owner", "attacker")
     ]  # fmt: skip
-    made = Plan(source, {}, {}, {})
-    for row in rows:
+    made = Plan(arch, seed, source, {}, {})
+    for name, row in rows.items():
         method = ownership_of(row)
-        made.protections[row.name] = cell = _protect(row, method, source, nulls, strangers, parts, study, arch, profile, seed)
-        made.victims[row.name] = victim = cell if method.marks else source
+        made.protections[name] = cell = _protect(row, method, source, nulls, strangers, parts, study, arch, profile, seed)
+        victim = cell if method.marks else source
         specs = rules.specs(method, arch, profile)
-        made.thefts[row.name] = [(spec, theft_cell(spec, victim, arch, parts, study, seed=derive_seed(seed, "matrix"))) for spec in specs]
+        made.thefts[name] = [(spec, theft_cell(spec, victim, arch, parts, study, seed=derive_seed(seed, "matrix"))) for spec in specs]
     return made
 
 

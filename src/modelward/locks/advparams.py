@@ -207,11 +207,13 @@ class AdvParams(ModelLock):
         return {"auc": auc_delong(*outliers(locked, key)).value}
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
-        """Return batch statistics measured anew, training back with few images, and the ways to look for the entries that were moved."""
+        """Return batch statistics measured anew, training back with few images, what is distilled from that, and the ways to look for the entries."""
+        few = {"lr": 0.001, "epochs": 10, "optimizer": "adam"}
         return (
             Attack("bn-recalibrate", {}, "none"),
             Attack("ftal", {"epochs": 10}, "true"),
-            Attack("ftal", {"lr": 0.001, "epochs": 10, "optimizer": "adam"}, "true"),
+            Attack("ftal", few, "true"),
+            Attack("combined", {"steps": [["ftal", few], "distil"]}, "true"),
             Attack("undo-gradient", {}, "true"),
             Attack("reverse-lock", {}, "true"),
             Attack("reverse-lock", {"rule": "layer"}, "true"),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modelward.core.claims import Claim
+from modelward.report.pooling import pooled_cell, pooled_measure
 
 Row = Mapping[str, Any]
 MAX_DROP = 0.05
@@ -34,8 +35,8 @@ STATES = {
 
 
 def name_of(row: Row) -> str:
-    """Return which protection a row is about."""
-    return f"{row['method']}, {row['variant']}"
+    """Return which protection a row is about: method, variant, and the architecture where there are several."""
+    return str(row.get("protection") or f"{row['method']}, {row['variant']}")
 
 
 Failed = Mapping[str, Mapping[str, str]]
@@ -63,7 +64,7 @@ def summary(
     dict
         ``attacks`` (columns in order of appearance), ``rows`` (``name``, ``measures``, ``cells``, ``claims``).
     """
-    names = [*dict.fromkeys(name_of(row) for row in rows if row["metric"] == "verification"), *(unmade or {})]
+    names = [*dict.fromkeys(name_of(row) for row in rows if row["metric"] == "verification"), *sorted(unmade or {})]
     attacks = list(dict.fromkeys(row["attack"] for row in rows if row["metric"] == "after_attack"))
     attacks += [attack for lost in (failed or {}).values() for attack in lost if attack not in attacks]
     said = {name: (claims or {}).get(name.partition(",")[0], ()) for name in names}
@@ -72,13 +73,22 @@ def summary(
 
 
 def _line(name: str, own: Sequence[Row], attacks: Sequence[str], lost: Mapping[str, str], said: Sequence[Claim]) -> dict[str, Any]:
-    """Return the entry of one protection, from its own rows."""
+    """Return the entry of one protection, from its own rows: those of each seed by themselves, then pooled."""
+    seeds = dict.fromkeys(row.get("repeat") for row in own) or {None: None}
+    parts = [_of_seed([row for row in own if row.get("repeat") == seed], attacks, lost) for seed in seeds]
+    measures = {metric: pooled_measure(metric, [part["measures"][metric] for part in parts]) for metric, _, _ in COLUMNS}
+    cells = {attack: pooled_cell([part["cells"][attack] for part in parts]) for attack in attacks}
+    verdicts = [held(claim, cells, measures) for claim in said]
+    return {"name": name, "measures": measures, "cells": cells, "said": [vars(claim) for claim in said], "claims": verdicts}
+
+
+def _of_seed(own: Sequence[Row], attacks: Sequence[str], lost: Mapping[str, str]) -> dict[str, Any]:
+    """Return the measurements and the cells of one protection with one seed."""
     measures = {metric: next((row for row in own if row["metric"] in SAME.get(metric, (metric,))), None) for metric, _, _ in COLUMNS}
     fits = bool((measures["verification"] or {}).get("extra", {}).get("matches"))
     after = [row for row in own if row["metric"] == "after_attack"]
     cells = {attack: cell_of([row for row in after if row["attack"] == attack], lost.get(attack), fits=fits) for attack in attacks}
-    verdicts = [held(claim, cells, measures) for claim in said]
-    return {"name": name, "measures": measures, "cells": cells, "said": [vars(claim) for claim in said], "claims": verdicts}
+    return {"measures": measures, "cells": cells}
 
 
 def cell_of(points: Sequence[Row], failure: str | None = None, *, fits: bool = True) -> dict[str, Any]:
