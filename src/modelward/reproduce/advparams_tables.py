@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from modelward.reproduce.fingerprint_tables import Rows, yes
-from modelward.reproduce.tables import Table, figure
+from modelward.reproduce.tables import Table, figure, told
 from modelward.statistics import wilson
 
 CLASSES = 10
@@ -185,7 +185,7 @@ def _battery(rows: Rows) -> list[list[object]]:
         for row in pick(_headline(rows, arch, variant), "recovered"):
             known = row["extra"].get("group")
             if known and row["attack"] not in {"ftal", "prune", "bn-recalibrate"}:
-                lines.append([arch, variant, known, row.get("budget", ""), figure(row), row["n"]])
+                lines.append([arch, variant, known, told(row["extra"].get("fields", {})), figure(row), row["n"]])
     return lines
 
 
