@@ -23,7 +23,7 @@ SHARES = {"smoke": (0.1,), "quick": (0.01, 0.1), "full": (0.01, 0.05, 0.1)}
 SPARSITIES = {"smoke": (0.5,), "quick": (0.1, 0.3, 0.5), "full": tuple(s / 10 for s in range(1, 10))}
 OPTIMIZERS = {"sgd": 0.01, "adam": 0.001}
 EPOCHS, BATCH = 10, 16
-TRAINED = ("ftal",)
+TRAINED = ("ftal", "combined")
 
 
 def lock_of(locking: Candidate) -> ModelLock:
@@ -74,7 +74,7 @@ def unlock_specs(method: ModelLock, arch: str, images: int, profile: str) -> lis
     --------
     >>> from modelward.core.catalogue import find
     >>> [spec.method for spec in unlock_specs(find("advparams")(), "lenet5", 3000, "smoke")][:3]
-    ['ftal', 'ftal', 'prune']
+    ['ftal', 'ftal', 'combined']
     """
     if profile not in SHARES:
         message = f"profile is {', '.join(SHARES)}, not {profile!r}{nearest(profile, SHARES)}"
@@ -83,6 +83,14 @@ def unlock_specs(method: ModelLock, arch: str, images: int, profile: str) -> lis
         TheftSpec("ftal", "fine-tuning", {"images": max(2, round(share * images)), "optimizer": name, "lr": lr, "epochs": EPOCHS, "batch": BATCH})
         for share in SHARES[profile] for name, lr in OPTIMIZERS.items()
     ]  # fmt: skip
+    few = {
+        "images": max(2, round(max(SHARES[profile]) * images)),
+        "optimizer": "adam",
+        "lr": OPTIMIZERS["adam"],
+        "epochs": EPOCHS,
+        "batch": BATCH,
+    }
+    made.append(TheftSpec("combined", "fine-tuned, then distilled", {"steps": [["ftal", few], ["distil", {}]]}))
     made += [TheftSpec("prune", "pruning", {"sparsity": sparsity}, "none") for sparsity in SPARSITIES[profile]]
     own = [
         TheftSpec(attack.method, f"adaptive: {attack.method}", dict(attack.settings), attack.labels)
@@ -95,12 +103,19 @@ def unlock_specs(method: ModelLock, arch: str, images: int, profile: str) -> lis
 
 
 def scratch_spec(spec: TheftSpec) -> TheftSpec | None:
-    """Return training from scratch at the budget of ``spec``; ``None`` for an attack that trains nothing.
+    """Return training from scratch at the budget of ``spec``, with the steps that follow it; ``None`` for an attack that trains nothing.
 
     >>> scratch_spec(TheftSpec("ftal", "fine-tuning", {"images": 30})).fields, scratch_spec(TheftSpec("prune", "pruning"))
     ({'images': 30}, None)
+    >>> scratch_spec(TheftSpec("combined", "two steps", {"steps": [["ftal", {"images": 30}], ["distil", {}]]})).fields
+    {'steps': [['scratch', {'images': 30}], ['distil', {}]]}
     """
-    return TheftSpec("scratch", "from scratch", dict(spec.fields)) if spec.method in TRAINED else None
+    if spec.method not in TRAINED:
+        return None
+    if spec.method == "combined":
+        (_, budget), *rest = spec.fields["steps"]
+        return TheftSpec("combined", "from scratch", {"steps": [["scratch", budget], *rest]})
+    return TheftSpec("scratch", "from scratch", dict(spec.fields))
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,11 @@ def _misused(first: Mapping[str, Row], chance: float | None) -> dict[str, dict[s
     return made
 
 
+def _named(row: Row) -> str:
+    """Return what an attempt is called: several thefts in order by what they are together."""
+    return str(row["extra"].get("group") if row["attack"] == "combined" else row["attack"])
+
+
 def _robust(tried: Sequence[Row], chance: float | None) -> dict[str, Any]:
     """Return the best unlock among the attempts: of those that gain more than they may, the one that gains most; else the most accurate."""
     measured = [row for row in tried if row["value"] is not None]
@@ -126,7 +131,7 @@ def _robust(tried: Sequence[Row], chance: float | None) -> dict[str, Any]:
     gains = [row for row in measured if row["value"] > _allowed(row, chance)]
     worst = max(gains, key=lambda row: row["value"] - _allowed(row, chance)) if gains else max(measured, key=lambda row: row["value"])
     scratch = worst["extra"].get("from_scratch")
-    told = f"{_figure(worst)} by {worst['attack']}" + (f" ({scratch:.3f} from scratch)" if scratch is not None else "")
+    told = f"{_figure(worst)} by {_named(worst)}" + (f" ({scratch:.3f} from scratch)" if scratch is not None else "")
     return _said(told, passes=worst["value"] <= _allowed(worst, chance))
 
 

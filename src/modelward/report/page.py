@@ -15,7 +15,7 @@ from modelward.core.canonical import canonical_json
 from modelward.core.errors import StoreError
 from modelward.io.atomic import write_bytes
 from modelward.report.figures import draw, legend
-from modelward.report.words import interval, number, seconds
+from modelward.report.words import interval, number, seconds, told
 
 CAP = 5_000_000
 STATUS = {"passed": "✔", "failed": "✘", "flagged": "⚑", "info": "ℹ", "not tested": "○"}  # noqa: RUF001  # signs, not letters
@@ -28,7 +28,7 @@ def environment() -> Environment:
     made = Environment(
         loader=PackageLoader("modelward.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"seconds": seconds, "interval": interval}
+    made.filters |= {"seconds": seconds, "interval": interval, "told": told}
     made.globals |= {"number": number, "draw": draw, "legend": legend, "sign": STATUS, "groups": row_groups}
     return made
 

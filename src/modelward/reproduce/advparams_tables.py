@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from modelward.report.words import told
 from modelward.reproduce.fingerprint_tables import Rows, yes
-from modelward.reproduce.tables import Table, figure, told
+from modelward.reproduce.tables import Table, figure
 from modelward.statistics import wilson
 
 CLASSES = 10

@@ -37,22 +37,6 @@ def figure(row: Mapping[str, Any] | None) -> str:
     return f"{row['value']:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low is not None and high is not None else "")
 
 
-def told(fields: Mapping[str, Any]) -> str:
-    """Return the settings of a theft in words, the steps of a combined one in order.
-
-    Examples
-    --------
-    >>> told({"images": 250, "points": 7})
-    'images 250, points 7'
-    >>> told({"steps": ["permute", ["ftal", {"lr": 0.1}], ["distil", {}]]})
-    'permute, then ftal (lr 0.1), then distil'
-    """
-    if "steps" not in fields or not isinstance(fields["steps"], Sequence):
-        return ", ".join(f"{name} {fields[name]}" for name in sorted(fields))
-    steps = [(step, {}) if isinstance(step, str) else step for step in fields["steps"]]
-    return ", then ".join(name + (f" ({told(settings)})" if settings else "") for name, settings in steps)
-
-
 def markdown(document: Mapping[str, Any]) -> str:
     """Return the Markdown page of a results document: its summary, its tables, its command and environment."""
     parts = [f"# {document['title']}", *document["paragraphs"]]
