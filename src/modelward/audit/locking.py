@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,23 @@ from torch import nn
 from modelward.audit.question import Question, cell_seed, prepare
 from modelward.core.catalogue import find
 from modelward.core.errors import UsageError
-from modelward.core.guard import predict
 from modelward.core.key import Key
-from modelward.core.locking import LockMethod, ModelLock
+from modelward.core.locking import LockMethod, ModelLock, right_answers
 from modelward.core.rng import generator
 from modelward.evaluation.store import Store
 from modelward.models import load_model
+from modelward.models.assembly import Assembly
+from modelward.statistics import wilson
 
 WEAK = 0.15
 
 
 @dataclass(frozen=True, eq=False)
 class Locked:
-    """What locking gives: the model to hand out, the key to keep, accuracy on the test images before and after, and what guessing reaches."""
+    """What locking gives: the model to hand out, the key to keep, accuracy on the test images before and after, and what guessing reaches.
+
+    ``stripped`` is the accuracy of whoever cuts the lock out of the file; ``None`` where there is nothing to cut out, or nothing handed out.
+    """
 
     model: nn.Module
     key: Key
@@ -31,11 +35,17 @@ class Locked:
     after: float
     images: int
     chance: float
+    stripped: float | None = None
 
     @property
     def weak(self) -> bool:
-        """Whether whoever lacks the key still has a good part of the model."""
-        return self.after > self.chance + WEAK
+        """Whether whoever lacks the key still has a good part of the model, as it is or with the lock cut out."""
+        return max(self.after, self.stripped or 0.0) > self.chance + WEAK
+
+    @property
+    def idle(self) -> bool:
+        """Whether the model was no better than guessing before it was locked, as one that is locked already."""
+        return wilson(round(self.before * self.images), self.images).low <= self.chance
 
 
 def locking(method: str, settings: dict[str, Any]) -> LockMethod:
@@ -70,12 +80,17 @@ def lock(method: str, settings: dict[str, Any], question: Question, *, store: St
     """
     chosen = _of_models(method, settings)
     ground = prepare(question, store)
-    locked, key = chosen.lock(ground.loaded.model, ground.study.owner, secret=secret, rng=generator(cell_seed(ground, "lock")))
-    test = ground.study.test
-    right = [float((predict(model, test.pixels).argmax(1) == test.labels).float().mean()) for model in (ground.loaded.model, locked)]
+    model, test = ground.loaded.model, ground.study.test
+    if isinstance(model, Assembly):
+        message = f"this file is locked or wrapped already, by {model.maker.card.name}: lock the network that lies inside, `modelward unlock` gives it back"
+        raise UsageError(message)
+    locked, key = chosen.lock(model, ground.study.owner, secret=secret, rng=generator(cell_seed(ground, "lock")))
+    rest = None if getattr(chosen, "delivery", "") == "server" else chosen.stripped(locked)
+    before, after = (float(right_answers(one, test).float().mean()) for one in (model, locked))
+    cut = None if rest is None else float(right_answers(rest, test).float().mean())
     facts = {**key.facts, "data": ground.splits.name, "arch": ground.loaded.arch}
     chance = float(test.labels.bincount().max() / len(test))
-    return Locked(locked, Key(key.method, key.variant, key.model_digest, facts, key.tensors), right[0], right[1], len(test), chance)
+    return Locked(locked, replace(key, facts=facts), before, after, len(test), chance, cut)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,10 @@ from modelward.cli.options import Options, working
 from modelward.cli.output import emit, facts, say, warn
 from modelward.cli.paths import require_free
 from modelward.cli.protect_command import OutKey, Settings, Variant, chosen_settings
-from modelward.core.errors import UsageError
+from modelward.core.errors import ModelwardError, UsageError
 
 if TYPE_CHECKING:
+    from modelward.audit.locking import Locked
     from modelward.io.age import Secret
 
 LockName = Annotated[str, typer.Argument(metavar="METHOD", help="Lock, as in advparams.", show_default=False)]
@@ -74,28 +75,38 @@ def lock(
         question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size, convention=convention)
         made = work(method, chosen, question, store=Store())
         write_key(out_key, made.key, passphrase=passphrase)  # first the key: a locked model without one is lost
-        save_model(out_model, made.model)
-    entries = made.key.facts.get("entries")
-    found = {"key": out_key, "model": out_model, "method": made.key.method, "variant": made.key.variant, "entries": entries,
-             "accuracy_before": made.before, "accuracy_after": made.after, "chance": made.chance, "n": made.images}  # fmt: skip
-    if made.weak and made.key.facts.get("settings", {}).get("mode") != "server":
+        try:
+            save_model(out_model, made.model)
+        except ModelwardError:
+            out_key.unlink(missing_ok=True)  # it opens a model that is nowhere, and would stand in the way of the next attempt
+            raise
+    _tell_locked(options, made, out_key, out_model)
+    return 0
+
+
+def _tell_locked(options: Options, made: Locked, out_key: Path, out_model: Path) -> None:
+    """Say what locking did, and warn of a lock that locks little."""
+    entries, served = made.key.facts.get("entries"), made.key.facts.get("settings", {}).get("mode") == "server"
+    if made.idle:
+        warn(f"before it was locked this model answered {made.before:.1%} rightly, {made.chance:.1%} is chance: it may be locked already")
+    elif made.weak and not served:
+        most = max(made.after, made.stripped or 0.0)
         warn(
-            f"without the key this model still answers {made.after:.1%} rightly, {made.chance:.1%} is chance: it locks little; see the method's settings"
+            f"without the key this model still answers {most:.1%} rightly, {made.chance:.1%} is chance: it locks little; see the method's settings"
         )
     if options.as_json:
-        emit("lock", found)
-        return 0
-    lines = [
-        ("locked model", str(out_model)),
-        ("key", str(out_key)),
-        ("accuracy", f"{made.before:.1%} before, {made.after:.1%} locked, {made.images} images"),
-    ]
+        emit("lock", {"key": out_key, "model": out_model, "method": made.key.method, "variant": made.key.variant, "entries": entries,
+                      "accuracy_before": made.before, "accuracy_after": made.after, "accuracy_stripped": made.stripped, "chance": made.chance,
+                      "n": made.images})  # fmt: skip
+        return
+    cut = "" if made.stripped is None else f", {made.stripped:.1%} with the lock cut out"
+    told = f"{made.before:.1%} before, {made.after:.1%} locked{cut}, {made.images} images"
+    lines = [("locked model", str(out_model)), ("key", str(out_key)), ("accuracy", told)]
     facts([*lines, *([("changed entries", f"{entries:,}")] if isinstance(entries, int) else [])])
     say(
         f"Open it with: modelward unlock --model {shlex.quote(str(out_model))} --key {shlex.quote(str(out_key))} --out-model FILE",
         wrap=False,
     )
-    return 0
 
 
 def _locks_data(method: str) -> bool:

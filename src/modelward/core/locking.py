@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.canonical import canonical_json
-from modelward.core.errors import InputError
-from modelward.core.guard import frozen, require_finite, state_digest
+from modelward.core.errors import AccessError, InputError
+from modelward.core.guard import frozen, predict, require_finite, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.method import VariantMethod
@@ -133,6 +133,14 @@ class ModelLock(LockMethod, ABC):
         """Return what a user's key holds; the owner's key as it is, unless a lock has something of the user's own."""
         del locked, user, secret, rng
         return key
+
+
+def right_answers(model: nn.Module, images: ImageSet) -> Tensor:
+    """Return which images a model classifies rightly (N,): none where it refuses to answer, as a locked one may."""
+    try:
+        return predict(model, images.pixels).argmax(1) == images.labels
+    except AccessError:
+        return torch.zeros(len(images), dtype=torch.bool)
 
 
 def tagged(key: Key, user: str, secret: bytes) -> Key:

@@ -13,10 +13,10 @@ from torch import nn
 
 from modelward.core.catalogue import find
 from modelward.core.errors import ModelwardError, UsageError
-from modelward.core.guard import predict, state_digest
+from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
-from modelward.core.locking import ModelLock, issued_to
+from modelward.core.locking import ModelLock, issued_to, right_answers
 from modelward.core.rng import derive_seed, generator
 from modelward.evaluation.cell import Job, Outcome
 from modelward.evaluation.parcels import get_images, get_model, pack_key
@@ -63,21 +63,18 @@ def lock(job: Job) -> Outcome:
     return Outcome([{**row.as_json(), **told} for row in found], packed.arrays, packed.facts)
 
 
-def _right(model: nn.Module, test: ImageSet) -> torch.Tensor:
-    """Return which test images a model classifies rightly (N,)."""
-    return predict(model, test.pixels).argmax(1) == test.labels
-
-
 def _accuracies(method: ModelLock, victim: nn.Module, locked: nn.Module, opened: nn.Module, test: ImageSet) -> list[Row]:
     """Return the accuracy of the original, of who holds the key, of who lacks it, and of who cuts the lock out of the file."""
     models = {"original": victim, "authorised": opened, "unauthorised": locked, "stripped": method.stripped(locked)}
     extra = {"chance": float(test.labels.bincount().max() / len(test))}
-    return [rate(name, int(_right(model, test).sum()), len(test), extra=extra) for name, model in models.items() if model is not None]
+    return [
+        rate(name, int(right_answers(model, test).sum()), len(test), extra=extra) for name, model in models.items() if model is not None
+    ]
 
 
 def _fidelity(victim: nn.Module, opened: nn.Module, test: ImageSet) -> list[Row]:
     """Return what locking costs whoever holds the key, paired over the test images."""
-    before, after = (_right(model, test).numpy().astype(float) for model in (victim, opened))
+    before, after = (right_answers(model, test).numpy().astype(float) for model in (victim, opened))
     return [points_lost(before, after)]
 
 
@@ -90,10 +87,10 @@ def _stealth(method: ModelLock, victim: nn.Module, locked: nn.Module, key: Key, 
 def _guessing(method: ModelLock, locked: nn.Module, key: Key, victim: nn.Module, test: ImageSet, job: Job) -> list[Row]:
     """Return how many keys of the right form and random content open the model, or open it half."""
     rng, opens, best = generator(derive_seed(job.seed, "guesses")), 0, 0.0
-    whole, chance = float(_right(victim, test).float().mean()), float(test.labels.bincount().max() / len(test))
+    whole, chance = float(right_answers(victim, test).float().mean()), float(test.labels.bincount().max() / len(test))
     for _ in range(GUESSES):
         try:
-            reached = float(_right(method.unlock(locked, shuffled(key, rng=rng)), test).float().mean())
+            reached = float(right_answers(method.unlock(locked, shuffled(key, rng=rng)), test).float().mean())
         except ModelwardError:
             continue
         best, opens = max(best, reached), opens + (reached > (whole + chance) / 2)
