@@ -155,6 +155,80 @@ def test_sets_that_cannot_be_locked_are_refused_in_a_sentence(folder: Path, lock
     assert (mixed.code, "say what to unlock" in mixed.err) == (4, True)
 
 
+def zipped(folder: Path, name: str) -> str:
+    return Path(shutil.make_archive(str(folder.with_name(name)), "zip", folder)).name
+
+
+def test_a_locked_set_is_not_locked_again(folder: Path, lock: Any) -> None:
+    assert lock("--set", "backend=sidecar").code == 0
+    shutil.copytree("locked", "parent/locked")
+    shutil.copytree("locked", "bare")
+    (folder / "bare" / "manifest.json").unlink()
+    cut = folder / "parent" / "locked" / "manifest.json"
+    cut.write_bytes(cut.read_bytes()[:200])
+    for data, words in (
+        ("locked", "is locked already: manifest.json is the manifest of a locked set"),
+        (zipped(folder / "locked", "published"), "published.zip is locked already: manifest.json"),
+        ("parent", "locked already: locked/manifest.json"),  # cut off, and one folder down
+        ("locked/train", "locked already: ../manifest.json"),
+        ("bare", "locked already: 30 of 30 images have a sidecar (.seal) beside them, and the manifest.json is gone"),
+        (zipped(folder / "bare", "stripped"), "stripped.zip is locked already: 30 of 30"),
+    ):
+        done = lock(data=data, out="twice", key="twice.mw")
+        assert (done.code, words in done.err) == (2, True), (data, done.err)
+    assert not {"twice", "twice.mw", ".twice.partial"} & {path.name for path in folder.iterdir()}
+
+
+def test_a_zip_is_locked_as_its_folder_is_and_a_manifest_of_others_is_none(folder: Path, lock: Any, unlock: Any) -> None:
+    (folder / "set" / "manifest.json").write_text('{"schema": "somebody/else"}')
+    assert lock("--set", "backend=sidecar", data=zipped(folder / "set", "packed")).code == 0
+    assert unlock().code == 0
+    (folder / "set" / "manifest.json").unlink()
+    assert files(folder / "open") == files(folder / "set")
+
+
+def test_images_without_a_label_are_counted_and_not_dropped(folder: Path, lock: Any) -> None:
+    one = next((folder / "set").rglob("1.png"))
+    for name in ("x.png", "y.png"):
+        shutil.copy(one, folder / "set" / name)
+    for data in ("set", zipped(folder / "set", "packed")):
+        done = lock(data=data)
+        assert "2 images lie beside the class folders of train and test, the first is x.png: labels are missing" in done.err, done.err
+        assert done.code == 2
+    for name in ("x.png", "y.png"):
+        (folder / "set" / name).unlink()
+    one.rename(one.with_suffix(".bmp"))
+    assert "1 image lies there in a format that is not read, the first is train/" in lock().err
+    assert not (folder / "k.mw").exists()
+
+
+def test_the_form_of_an_image_comes_back_or_is_refused(folder: Path, lock: Any, unlock: Any) -> None:
+    grey, palette, clear = (next((folder / "set").rglob(f"{i}.png")) for i in (1, 2, 4))
+    for path, mode in ((grey, "L"), (palette, "P"), (clear, "RGBA")):
+        with Image.open(path) as image:
+            image.convert(mode).save(path)
+    name = clear.relative_to(folder / "set").as_posix()
+    done = lock()
+    assert (done.code, f"set: {name} has transparency, and backend=rdh gives back" in done.err, "backend=sidecar" in done.err) == (
+        2,
+        True,
+        True,
+    )
+    assert not (folder / "k.mw").exists()
+    assert lock("--set", "backend=sidecar", out="beside", key="beside.mw").code == 0
+    assert unlock(data="beside", out="whole", key="beside.mw").code == 0
+    assert files(folder / "whole") == files(folder / "set")
+    clear.unlink()
+    assert lock().code == 0
+    assert unlock().code == 0
+    for path, mode in ((grey, "L"), (palette, "RGB")):
+        with Image.open(folder / "open" / path.relative_to(folder / "set")) as found, Image.open(path) as image:
+            assert (found.mode, found.tobytes()) == (mode, image.convert(mode).tobytes())
+    assert unlock("--customer", "ann", out="copy").code == 0
+    with Image.open(folder / "copy" / grey.relative_to(folder / "set")) as copy:
+        assert copy.mode == "RGB"  # the mark lies in all channels
+
+
 def test_a_full_disk_leaves_nothing_half_written_and_the_same_command_goes_on(
     folder: Path, lock: Any, unlock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,12 @@ def test_val_is_left_out_where_there_is_a_test_folder() -> None:
     assert tree.notes == ("1 images outside the class folders were left out",)
 
 
+def test_images_that_are_no_entries_are_named() -> None:
+    tree = read_tree(["a/1.png", "a/2.bmp", "b/1.png", "x.png", ".hidden.png", "notes.txt"], "toy")
+    assert tree.left_out == ("a/2.bmp", "x.png")
+    assert tree.notes == ("1 images outside the class folders were left out",)
+
+
 def test_hidden_files_and_other_files_are_no_images() -> None:
     assert len(places(["a/1.png", "b/1.png", "__MACOSX/a/1.png", "a/.hidden.png", ".git/x.png", "README.md", "a/notes.txt"])) == 2
 

@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from modelward.audit.locked_sets import Folder, Source, partial, published_names, read_locked, read_source, write_locked, write_whole
+from modelward.audit.lockable_sets import read_source
+from modelward.audit.locked_sets import Folder, partial, published_names, read_locked, write_locked, write_whole
 from modelward.core.catalogue import find
 from modelward.core.errors import InputError, UsageError
-from modelward.core.image_locks import LockedImages
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.rng import derive_seed, generator
 from modelward.evaluation.zoo import null_recipe
 from modelward.io.age import Secret
-from modelward.io.files import read_bytes
 from modelward.io.images import FILE_CAP, png_bytes
 from modelward.keys import read_key, write_key
 from modelward.keys.cipher import fresh_secret
@@ -34,12 +33,16 @@ SURROGATE = "cnn"
 
 @dataclass(frozen=True, eq=False)
 class LockedSet:
-    """What locking a set gives: the key, how many images lie how, and how far they are from their originals in dB."""
+    """What locking a set gives: the key, how many images lie how, and how far they are from their originals in dB.
+
+    ``recoded`` of them will come back in their own colours, and in another form than their file: palette images as RGB, one-bit ones as grey.
+    """
 
     key: Key
     counts: dict[str, int]
     images: int
     psnr: float
+    recoded: int = 0
 
 
 def data_locking(method: str, settings: dict[str, Any]) -> DatasetLock:
@@ -60,7 +63,7 @@ def lock_data(
     Parameters
     ----------
     data
-        a folder of class folders, or any set that `load_data` knows.
+        a folder or a zip of class folders, or any set that `load_data` knows.
     out, out_key
         where the locked images and the key go.
     model, arch
@@ -69,11 +72,12 @@ def lock_data(
     Raises
     ------
     InputError
-        for images that cannot be locked; nothing is written.
+        for images that cannot be locked, among them those that would not come back as they were (see `read_source`); nothing is written.
     UsageError
         when the key is there already and belongs to another run.
     """
-    chosen, source = data_locking(method, settings), read_source(data)
+    chosen = data_locking(method, settings)
+    source = read_source(data, whole=chosen.backend == "sidecar")
     published_names(source.names)
     old = _old_key(out, out_key, passphrase)
     surrogate = load_model(model, arch, like=source.images.shape).model if model is not None else _surrogate(source.images, arch, seed)
@@ -87,9 +91,10 @@ def lock_data(
         )
         raise UsageError(message)
     root = chosen.opened_by(locked, key)
-    write_locked(out, _with_files(source, locked, root), source.names, root)
+    write_locked(out, with_files(locked, source.files(locked.sidecars), root), source.names, root, grey=source.grey, recoded=source.recoded)
     gap = (locked.images.pixels.double() - source.images.pixels.double()).square().mean()
-    return LockedSet(key, dict(locked.manifest["counts"]), len(source.images), float(10 * torch.log10(255**2 / gap)))
+    recoded = len(set(source.recoded) - set(locked.sidecars))
+    return LockedSet(key, dict(locked.manifest["counts"]), len(source.images), float(10 * torch.log10(255**2 / gap)), recoded)
 
 
 def _old_key(out: Path, out_key: Path, passphrase: Secret | None) -> Key | None:
@@ -111,20 +116,17 @@ def _surrogate(images: ImageSet, arch: str | None, seed: int) -> nn.Module:
     return net
 
 
-def _with_files(source: Source, locked: LockedImages, root: bytes) -> LockedImages:
-    """Return the locked set with whole files in its sidecars, where there are files."""
-    if source.folder is None:
-        return locked
-    return with_files(locked, {i: read_bytes(source.folder / source.names[i], cap=FILE_CAP) for i in locked.sidecars}, root)
-
-
 def unlock_data(data: Path, key: Key, out: Path, *, customer: str = "") -> dict[str, int]:
-    """Write the originals of a locked set; return how many came back as pixels and how many as whole files.
+    """Write the originals of a locked set; return how many images there are, how many came back as whole files, and how many are recoded.
+
+    An image from a sidecar comes back as its whole file. Any other comes back as a PNG with every pixel as it was, grey where it was grey;
+    palette images are RGB then and one-bit images 8-bit grey, in the same colours, and they are counted as recoded.
 
     Parameters
     ----------
     customer
-        the copy then carries this name in its lowest bits, and no image is byte-identical.
+        the copy then carries this name in its lowest bits, and no image is byte-identical; all are PNG of 8 bits, as many channels each,
+        without transparency.
 
     Raises
     ------
@@ -136,15 +138,18 @@ def unlock_data(data: Path, key: Key, out: Path, *, customer: str = "") -> dict[
     root = _checked(chosen, folder, key)
     images = chosen.unlock(folder.locked, key, user=customer)
     files: dict[str, bytes] = {}
-    whole = 0
+    whole, grey, recoded = 0, folder.positions("grey"), set(folder.positions("recoded"))
     for i, image in enumerate(images.pixels):
         kind, content = opened(folder.locked, i, root, cap=FILE_CAP) if folder.locked.manifest["how"][i] == SIDECAR else ("", b"")
         if kind == FILE and not customer:
             files[folder.originals[i]], whole = content, whole + 1
+            recoded.discard(i)
         else:
-            files[folder.files[i]] = png_bytes(image.numpy())
+            # a customer's mark lies in all channels, and `trace` reads images of one shape
+            own = image[:1] if i in grey and not customer else image
+            files[folder.files[i]] = png_bytes(own.numpy())
     write_whole(out, files)
-    return {"images": len(images), "whole files": whole}
+    return {"images": len(images), "whole files": whole, "recoded": len(recoded)}
 
 
 def _checked(chosen: DatasetLock, folder: Folder, key: Key) -> bytes:

@@ -15,9 +15,6 @@ from modelward.core.errors import FormatError, InputError, ModelwardError, Store
 from modelward.core.image_locks import LockedImages
 from modelward.core.images import ImageSet
 from modelward.core.progress import advance
-from modelward.data import load_data
-from modelward.data.folders import read_tree, walk
-from modelward.data.trees import decode
 from modelward.io.atomic import write_bytes
 from modelward.io.documents import parse_document
 from modelward.io.files import read_bytes
@@ -28,46 +25,6 @@ from modelward.locks.ledger import SHOWN
 SCHEMA, VERSION = "modelward/locked-set", 1
 MANIFEST, SEAL = "manifest.json", ".seal"
 CAP = 256 * 2**20
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Images to lock, with the names of their files; ``folder`` is where those files are, if there are any."""
-
-    images: ImageSet
-    names: tuple[str, ...]
-    folder: Path | None
-
-
-def read_source(data: str) -> Source:
-    """Return the images of a folder of class folders, of both splits, or of another set that has a name or a file.
-
-    Raises
-    ------
-    InputError
-        for a set that is locked already, that has no labels, or images of different sizes.
-    """
-    place = Path(data).expanduser()
-    if not place.is_dir():
-        splits = load_data(data)
-        sides = [("train", splits.train), ("test", splits.test)]
-        names = [f"{side}/{part.classes[k]}/{i:06d}.png" for side, part in sides for i, k in enumerate(part.labels.tolist())]
-        pixels, labels = (torch.cat([getattr(part, what) for _, part in sides]) for what in ("pixels", "labels"))
-        return Source(ImageSet(pixels, labels, splits.train.classes, splits.name), tuple(names), None)
-    if (place / MANIFEST).is_file():
-        message = f"{data} is locked already: it has a {MANIFEST}; unlock it first, or lock the originals"
-        raise InputError(message)
-    tree = read_tree(walk(place), place.resolve().name)
-    names = [entry.path for entry in tree.entries]
-    try:
-        pixels, _ = decode(names, lambda path: read_image(place / path, name=path), place.name)
-    except InputError as error:
-        raise InputError(
-            str(error).replace("give one with `--size H,W`", "a lock needs one size: lock each size as a set of its own")
-        ) from error
-    classes = tuple(dict.fromkeys(sorted((entry.class_name for entry in tree.entries), key=str.encode)))
-    labels = torch.tensor([classes.index(entry.class_name) for entry in tree.entries])
-    return Source(ImageSet(pixels, labels, classes, place.resolve().name), tuple(names), place)
 
 
 def published_names(names: Sequence[str]) -> list[str]:
@@ -84,12 +41,18 @@ def published_names(names: Sequence[str]) -> list[str]:
     return made
 
 
-def write_locked(folder: Path, locked: LockedImages, names: Sequence[str], root: bytes) -> None:
-    """Write a locked set; files that are there with the same content are left, so that an interrupted run goes on."""
+def write_locked(
+    folder: Path, locked: LockedImages, names: Sequence[str], root: bytes, *, grey: Sequence[int], recoded: Sequence[int]
+) -> None:
+    """Write a locked set; files that are there with the same content are left, so that an interrupted run goes on.
+
+    ``grey`` and ``recoded`` are positions of images that had another form in their files than in the set; see `Folder`.
+    """
     published = published_names(names)
     files = {name: png_bytes(image.numpy()) for name, image in zip(published, locked.images.pixels, strict=True)}
     files |= {published[i] + SEAL: box for i, box in locked.sidecars.items()}
     said = {"schema": SCHEMA, "version": VERSION, "files": published, "originals": list(names), "set": dict(locked.manifest)}
+    said["forms"] = {"grey": list(grey), "recoded": list(recoded)}
     files[MANIFEST] = canonical_json({**said, "tag": mac(root, canonical_json(said), "folder")})
     write_whole(folder, files)
 
@@ -125,12 +88,20 @@ def partial(folder: Path) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Folder:
-    """A locked set as it lies on disk."""
+    """A locked set as it lies on disk.
+
+    What `positions` says of forms holds once `require_tag` has passed; sets that were locked before forms were kept say nothing.
+    """
 
     locked: LockedImages
     files: tuple[str, ...]
     originals: tuple[str, ...]
     said: Mapping[str, Any]
+
+    def positions(self, form: str) -> frozenset[int]:
+        """Return the positions of images that were ``"grey"`` in a colour set, or ``"recoded"``: palette and one-bit files."""
+        forms = self.said.get("forms", {})
+        return frozenset(forms.get(form, ()))
 
     def require_tag(self, root: bytes) -> None:
         """Raise `InputError` unless the names of the files are those that were locked."""

@@ -141,6 +141,10 @@ def _lock_data(
         return 0
     lie = ", ".join(f"{count} in {words}" for words, count in made.counts.items())
     facts([("locked images", f"{out} ({made.images:,}: {lie})"), ("key", str(out_key)), ("PSNR", f"{made.psnr:.1f} dB")])
+    if made.recoded:
+        warn(
+            f"{made.recoded} palette or one-bit images will come back in the same colours as RGB or grey; `--set backend=sidecar` keeps files whole"
+        )
     say("Publish the files as they are: an image that is resized or encoded anew cannot be unlocked.")
     say(f"Open it with: modelward unlock --data {shlex.quote(str(out))} --key {shlex.quote(str(out_key))} --out-data DIR", wrap=False)
     return 0
@@ -206,5 +210,6 @@ def _unlock_data(options: Options, data: Path, key: Path, out: Path, customer: s
         return 0
     exact = f"the copy of {customer}, one grey level off in places" if customer else "every pixel as it was"
     files = f", {found['whole files']} of them as whole files" if found["whole files"] else ""
-    say(f"opened: {out}, {found['images']:,} images{files}; {exact}", wrap=False)
+    again = f"; {found['recoded']} palette or one-bit images are RGB or grey now, in the same colours" if found["recoded"] else ""
+    say(f"opened: {out}, {found['images']:,} images{files}; {exact}{again}", wrap=False)
     return 0

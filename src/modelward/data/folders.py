@@ -47,12 +47,14 @@ class Entry:
 class Tree:
     """The images of a tree, training part first, sorted by class and path in byte order.
 
-    ``split`` is true when the tree itself says which images are for test.
+    ``split`` is true when the tree itself says which images are for test. ``left_out`` names the images that are no entries: those outside the
+    class folders, and those of formats that are not read.
     """
 
     entries: tuple[Entry, ...]
     split: bool
     notes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def walk(folder: Path) -> list[str]:
@@ -174,7 +176,9 @@ def read_tree(files: Iterable[str], name: str) -> Tree:
         found = f"only the class folder {min(classes)!r}" if classes else "images but no class folders"
         message = f"{name}: found {found}; a set needs one folder of images for each of two or more classes"
         raise InputError(message)
-    return Tree(tuple(sorted(entries, key=_order)), sides is not None, _notes(entries, len(images), sides))
+    taken = {entry.path for entry in entries}
+    left_out = sorted((path for path in full.values() if _suffix(path) in SUFFIXES | FOREIGN and path not in taken), key=_raw)
+    return Tree(tuple(sorted(entries, key=_order)), sides is not None, _notes(entries, len(images), sides), tuple(left_out))
 
 
 def _notes(entries: list[Entry], images: int, sides: tuple[str, str] | None) -> tuple[str, ...]:
