@@ -73,13 +73,9 @@ ANCHORS |= {
     "frontier .2, paper, 2 keys a batch": ANCHORS["frontier .2, paper"],
 }  # fmt: skip
 CAUSES = (
-    "Where a figure leaves the interval of its anchor, the causes, each isolated by a run beside it: how long and how often the keys are learnt, and the "
-    "thief's optimiser (Adam, rate 1e-3, five epochs in batches of 50, for the anchors; SGD with momentum here, Adam in the rows that say so). Adi's 50 "
-    "keys are known to .34 after 8 epochs and to 1.00 after 24; the anchor, .66, lies between. Zhang's keys are 16 of the 80 images of a batch, 2 of 66 "
-    "in the run beside it: retraining by Adam with stolen labels leaves .78 of the first and .34 of the second, and the anchor, .48, lies between. "
-    "Frontier keys are learnt until all are answered rightly; with 2 a batch for two epochs .78 are, and .66 survive fine-tuning: the anchors, .93 and "
-    ".85, lie between the two runs. At eps .3 half of our frontier keys are false adversaries by choice, of the anchor's only a third, "
-    "which is what the unmarked source answers."
+    "The anchors were embedded and attacked with Adam (1e-3, five epochs in batches of 50 for attacks), here both are SGD with momentum. Runs beside the "
+    "usual ones isolate what moves a figure away from its anchor: Adi's keys learnt three times as long, Zhang's and frontier keys 2 instead of 16 in a "
+    "batch, and thieves by Adam as the anchors' were. At eps .3 half of our frontier keys are false adversaries by choice, of the anchor's only a third."
 )
 
 
