@@ -1,5 +1,6 @@
 """Many users: distinct secrets and codewords, revocation that is honoured, and who is named for a leaked copy."""
 
+import dataclasses
 import datetime as dt
 
 import pytest
@@ -174,6 +175,29 @@ def test_chance_over_all_users_is_corrected_for():
     assert alone(known, 0.8)[0] == ("user7",)
     assert alone(known, 0.0)[0] == ()
     assert alone(ranked({grant(1): verdict(0.1, None)}), None)[0] == ()
+
+
+@pytest.mark.parametrize(
+    ("parametric", "margin", "words"),
+    [
+        (1e-10, None, "what the mark of user1 would give"), (1e-10, 0.8, "what the mark of user1 would give"),
+        (1e-10, 0.0, "of more users than one"), (0.4, 0.1, "Chance explains"), (None, None, "tells nothing"),
+    ],
+)  # fmt: skip
+def test_keys_without_calibration_name_nobody_and_clear_nobody(parametric, margin, words):
+    found = dataclasses.replace(verdict(0.0, None, parametric), threshold=None)
+    named, notes = alone(ranked({grant(1): found}), margin)
+    assert named == ()
+    assert words in notes[0]
+    assert "--calibrate quick or --nulls DIR" in notes[0]
+    assert "was removed" not in notes[0]
+
+
+def test_a_grant_that_would_never_hold_is_refused(book, master):
+    with pytest.raises(UsageError, match="2020-01-01 is past"):
+        issue(book, master, [("ann", None), ("bob", "2020-01-01")])
+    assert book.grants() == []
+    assert issue(book, master, [("ann", TODAY.isoformat())])[0].grant.state() == "active"
 
 
 def test_a_renewed_user_is_no_rival_of_his_own():

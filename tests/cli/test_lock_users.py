@@ -1,6 +1,7 @@
 """Users of a lock in the shell: keys made from the owner's, for whom they are encrypted, and whose key it was that leaked."""
 
 import dataclasses
+import datetime as dt
 import json
 
 import pyrage
@@ -8,7 +9,7 @@ import pytest
 
 from modelward.core.guard import state_digest
 from modelward.core.rng import generator
-from modelward.keys import read_key, write_key
+from modelward.keys import grants, read_key, write_key
 from modelward.locks import AdvParams
 from modelward.models import load_model, save_model
 
@@ -29,9 +30,16 @@ ISSUE = ("issue", "advparams", "--key", "k.mw", "--model", "locked.safetensors")
 TRACE = ("trace", "--method", "advparams")
 
 
+def issue_then(shell):
+    """Issue the roster on a day on which all of its grants still held."""
+    with pytest.MonkeyPatch.context() as then:
+        then.setattr(grants, "today", lambda: dt.date(2019, 12, 31))
+        assert shell(*ISSUE, "--csv", "users.csv", "-q").code == 0
+
+
 def test_every_user_gets_a_key_of_his_own_for_the_one_build(folder, shell, mlp_victim):
     (folder / "users.csv").write_text("user,expires\nann,2020-01-01\nbob,\n")
-    assert shell(*ISSUE, "--csv", "users.csv", "-q").code == 0
+    issue_then(shell)
     files = {user: folder / "keys" / f"{user}.advparams.mw" for user in ("ann", "bob")}
     assert len({path.read_bytes() for path in files.values()}) == 2
     for user, state in (("ann", "expired"), ("bob", "active")):
@@ -46,7 +54,7 @@ def test_every_user_gets_a_key_of_his_own_for_the_one_build(folder, shell, mlp_v
 
 def test_a_registry_opens_for_active_users_alone(folder, shell):
     (folder / "users.csv").write_text("user,expires\nann,2020-01-01\nbob,\ncy,\n")
-    assert shell(*ISSUE, "--csv", "users.csv", "-q").code == 0
+    issue_then(shell)
     assert shell("revoke", "cy").code == 0
     key = read_key(folder / "keys" / "bob.advparams.mw")
     write_key(folder / "forged.mw", dataclasses.replace(key, facts={**key.facts, "entries": 0}))

@@ -1,12 +1,15 @@
 """Users, commitments and evidence in the shell: exit codes, one object of JSON, and one sentence for what is wrong."""
 
+import dataclasses
+import datetime as dt
 import json
 
 import pytest
 import torch
 
+from modelward.cli.key_standing import lapsed
 from modelward.core.key import Key
-from modelward.keys import read_key, write_key
+from modelward.keys import grants, read_key, write_key
 from modelward.models import save_model
 from modelward.ownership.calibration import Calibration
 from modelward.ownership.zhang import Zhang
@@ -23,7 +26,9 @@ def folder(tmp_path, monkeypatch):
 def users(folder, shell):
     assert shell("key", "new-master", "--out", "master.json").code == 0
     (folder / "users.csv").write_text("user,expires\nann,2020-01-01\nbob,\n")
-    assert shell("issue", "zhang", "--csv", "users.csv", "-q").code == 0
+    with pytest.MonkeyPatch.context() as then:
+        then.setattr(grants, "today", lambda: dt.date(2019, 12, 31))
+        assert shell("issue", "zhang", "--csv", "users.csv", "-q").code == 0
     return folder
 
 
@@ -79,6 +84,8 @@ def test_no_secret_is_printed(users, shell):
         (("issue", "zhang"), 4, "say who gets a key"),
         (("issue", "zhang", "--user", "../x"), 4, "a name has"),
         (("issue", "zhang", "--user", "x", "--expires", "soon"), 4, "a day is written as"),
+        (("issue", "zhang", "--user", "x", "--expires", "2020-01-01"), 4, "2020-01-01 is past"),
+        (("issue", "zhang", "--csv", "users.csv"), 2, "users.csv, line 2: 2020-01-01 is past"),
         (("issue", "zhang", "--user", "ann"), 4, "has a grant for zhang already"),
         (("issue", "pgd", "--user", "x"), 4, "has no keys to issue"),
         (("issue", "zhang", "--user", "x", "--master", "none.json"), 2, "there is no master secret"),
@@ -105,6 +112,28 @@ def test_what_is_wrong_is_said_in_one_sentence(shell, arguments, code, words):
     assert found.code == code, found.err
     assert words in " ".join(found.err.split())
     assert "Traceback" not in found.err
+
+
+def test_a_grant_that_is_over_is_told_of(users, shell):
+    paths = {user: users / "keys" / f"{user}.zhang.mw" for user in ("ann", "bob")}
+    over = {user: lapsed(read_key(path), path) for user, path in paths.items()}
+    assert over["ann"].startswith("the grant of ann for zhang is over: its last day was 2020-01-01;")
+    assert over["bob"] == ""
+    shell("revoke", "bob")
+    assert "of bob for zhang was revoked on " in lapsed(read_key(paths["bob"]), paths["bob"])
+    (users / "registry.sqlite").write_bytes(b"no registry")
+    assert [bool(lapsed(read_key(path), path)) for path in paths.values()] == [True, False]
+
+
+def test_verify_tells_of_the_grant_behind_its_key(owned, shell):
+    key = read_key(owned / "k.mw")
+    for expires, word in (("2020-01-01", "its last day was 2020-01-01"), ("9999-12-31", ""), (None, ""), (7, ""), ("x", "")):
+        facts = {**key.facts, "grant": {"user": "ann", "generation": 1, "expires": expires}}
+        write_key(owned / "g.mw", dataclasses.replace(key, facts=facts))
+        found = shell("verify", "m.safetensors", "--key", "g.mw", "--json")
+        assert found.code == 3
+        assert (word in found.err, ("grant" in json.loads(found.out))) == (True, bool(word))
+        assert ("the grant of" in found.err) == bool(word)
 
 
 def test_a_suspect_is_stolen_only_with_a_dated_commitment_and_the_evidence_says_so(owned, shell):

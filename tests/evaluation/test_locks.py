@@ -11,10 +11,12 @@ from modelward.core.errors import UsageError
 from modelward.core.guard import state_digest
 from modelward.data.study import Study
 from modelward.evaluation.candidate import Candidate
-from modelward.evaluation.engine import Engine
+from modelward.evaluation.cell import Cell, Finished
+from modelward.evaluation.engine import Engine, Run
 from modelward.evaluation.farm import TheftSpec
-from modelward.evaluation.locks import attempts, lock_cell, lock_of, rows_of, unlock_specs
+from modelward.evaluation.locks import Aside, Attempts, asides, attempts, lock_cell, lock_of, rows_of, unlock_specs
 from modelward.evaluation.parcels import get_key, get_model
+from modelward.evaluation.scratch import TRAINED, scratch_spec
 from modelward.evaluation.store import Store
 from modelward.evaluation.zoo import NullSpec, put_parts, train_cell
 from modelward.locks import AdvParams
@@ -65,6 +67,51 @@ def test_attempts_stand_beside_training_from_scratch(found: list[dict[str, Any]]
     low, high = tuned["extra"]["from_scratch_ci"]
     assert low <= tuned["extra"]["from_scratch"] <= high
     assert pruned["extra"]["from_scratch"] is None
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "given"),
+    [
+        ("ftll", {"images": 30, "epochs": 2}, {"images": 30, "epochs": 2}), ("undo-gradient", {}, {"images": 400, **TRAINED}),
+        ("reverse-lock", {"rule": "layer", "images": 250}, {"images": 250, **TRAINED}), ("fill-outliers", {}, {"images": 400, **TRAINED}),
+        ("fine-prune", {"ratio": 0.9, "batch": 16}, {"batch": 16}), ("label-remap", {}, {"images": 40, **TRAINED}),
+        ("head-surgery", {"how": "remap"}, {"images": 40, **TRAINED}), ("head-surgery", {"how": "drop"}, None), ("prune", {}, None),
+    ],
+)  # fmt: skip
+def test_who_has_labels_stands_beside_training_from_scratch_on_as_many(
+    method: str, fields: dict[str, Any], given: dict[str, Any] | None
+) -> None:
+    twin = scratch_spec(TheftSpec(method, "", fields))
+    assert (twin and (twin.method, twin.fields)) == (given and ("scratch", given))
+    assert scratch_spec(TheftSpec("bn-recalibrate", "", {"images": 30}, "none")) is None
+
+
+def test_keys_of_another_build_open_nothing(parts: Study, tmp_path: Path) -> None:
+    engine = Engine(Store(tmp_path), jobs=1)
+    stored = put_parts(engine.store, parts)
+    source = train_cell(NullSpec(ARCH, "owner", 1.0, "source", 0), Recipe(epochs=5, lr=0.05, batch=32), stored, parts, 0)
+    locking = Candidate("advparams", "hardened", {"share": 0.05, "images": 64})
+    cell = lock_cell(locking, source, stored, parts, ARCH, seed=0)
+    (keys,) = asides(locking, cell, source, ARCH, stored, parts, profile="smoke", seed=1)
+    tried = Attempts(locking, cell, [], (keys,))
+    run = engine.run([cell, *tried.cells], task="locks")
+    assert not run.failed
+    (foreign,) = (row for row in rows_of(tried, run) if row["metric"] == "foreign_keys_open")
+    assert (foreign["value"], foreign["n"], foreign["method"], foreign["variant"]) == (0, 8, "advparams", "hardened")
+    assert foreign["extra"]["refused"] >= 4  # for another build's digest; what it is written into opens no more
+
+
+def test_cells_beside_the_attempts_are_told_as_attempts_where_they_are_some() -> None:
+    made, alone = Cell("modelward.evaluation.work_lock:lock", {"a": 1}), Cell("modelward.evaluation.work_lock:lock", {"a": 2})
+    rows = [{"metric": "recovered", "attack": name, "extra": {"epochs": 1}} for name in ("drawn", "noise")]
+    finished = {
+        made.key: Finished(made.key, rows, None, 1.0),
+        alone.key: Finished(alone.key, [{"value": 0.5, "ci_low": 0.4, "ci_high": 0.6}], None, 1.0),
+    }
+    tried = Attempts(Candidate("advparams"), Cell("modelward.evaluation.work_lock:lock", {"a": 3}), [], (Aside(made, {"drawn": alone}),))
+    assert [cell.key for cell in tried.cells] == [made.key, alone.key]
+    found = {row["attack"]: row["extra"] for row in rows_of(tried, Run(finished, {}))}
+    assert (found["drawn"]["from_scratch"], found["noise"]["from_scratch"], found["drawn"]["epochs"]) == (0.5, None, 1)
 
 
 def test_the_attempts_are_those_of_all_locks_and_of_the_card() -> None:

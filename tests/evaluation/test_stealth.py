@@ -12,7 +12,8 @@ from modelward.core.key import Key
 from modelward.core.rng import generator
 from modelward.evaluation.stealth import kolmogorov_smirnov, marked_layers, oddness, weight_stealth
 from modelward.models import build
-from modelward.report.matrix import shown, summary
+from modelward.report.matrix import summary
+from modelward.report.measures import shown
 
 samples = st.lists(st.floats(-5, 5), min_size=1, max_size=30).map(np.array)
 

@@ -39,6 +39,13 @@ def test_every_flipped_bit_is_called_altered():
     assert foreign.value.exit_code == 2
 
 
+def test_a_key_that_was_cut_short_is_one_sentence():
+    data = container.pack({"method": "sac"}, {"p": np.arange(600, dtype=np.uint8)})
+    with pytest.raises(UnsafeFileError) as cut:
+        container.unpack(data[:-100], "k.mw")
+    assert str(cut.value) == "k.mw was altered or is damaged, it may be cut short: take a backup"
+
+
 def test_keys_for_recipients_open_for_them_alone_and_unaltered(tmp_path):
     pyrage = age.pyrage
     owner, other = pyrage.x25519.Identity.generate(), pyrage.x25519.Identity.generate()

@@ -48,6 +48,31 @@ def test_the_thresholds_are_those_of_before(shown: Path) -> None:
             assert row["extra"]["matches"] == (row["value"] <= row["extra"]["threshold"])
 
 
+def test_every_row_says_what_data_and_which_model_and_budgets_are_words(shown: Path) -> None:
+    document = json.loads((shown / "matrix.json").read_text())
+    assert {row["data"] for row in document["rows"]} == {"fashion-mini"}
+    assert all(row["model"] for row in document["rows"])
+    protected = {row["model"] for row in document["rows"] if row["protection"] == "uchida, hardened" and row["metric"] != "after_attack"}
+    assert protected == {document["thresholds"]["uchida, hardened"]["model"]}
+    assert not [row["budget"] for row in document["rows"] if set(row["budget"]) & set("[]{}")]
+    assert all(", then " in row["budget"] for row in document["rows"] if row["attack"] == "combined")
+
+
+def test_bits_neighbours_and_forgeries_are_measured_or_the_reason_is_told(shown: Path) -> None:
+    document = json.loads((shown / "matrix.json").read_text())
+    measures = {row["name"]: row["measures"] for row in document["matrix"]["rows"]}
+    own, fingerprint = measures["uchida, hardened"], measures["sac, hardened"]
+    assert own["capacity_bits"]["extra"]["payload"] >= own["capacity_bits"]["value"] > 0
+    assert set(own["key_specificity"]["extra"]["kinds"]) == {"random secret", "other user", "secret with one bit changed"}
+    assert own["forged_key_fits"]["n"] == 2
+    assert own["verify_seconds"]["value"] > 0
+    assert fingerprint["capacity_bits"]["value"] is None
+    assert fingerprint["forged_key_fits"]["flags"]
+    table = [dict(line) for line in csv.DictReader((shown / "matrix.csv").read_text().splitlines())]
+    assert next((line["protection"], line["bits"]) for line in table) == ("sac, hardened", "-")
+    assert table[0]["forged key fits"] == "not tested"
+
+
 @pytest.mark.usefixtures("shown")
 def test_thieves_of_what_is_not_changed_are_the_same_for_all_who_hold_a_key(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main([*ASKED, "--method", "sac-jc", "--out", str(tmp_path), "--json"]) == 0

@@ -184,7 +184,8 @@ def test_a_backup_is_a_registry_and_is_remembered(tmp_path, registry):
     ("text", "words"),
     [
         ("name,expires\nann,\n", "first line must be"), ("user,expires\n", "names 0 users"), ("user,expires\nann\n", "line 2: 2 cells"),
-        ("user,expires\nann,soon\n", "line 2: a day is written as"), ("user\n=cmd()\n", "line 2: a name has"), ("user\n../x\n", "line 2"),
+        ("user,expires\nann,soon\n", "line 2: a day is written as"), ("user,expires\nann,\nbob,2020-01-01\n", "line 3: 2020-01-01 is past"),
+        ("user\n=cmd()\n", "line 2: a name has"), ("user\n../x\n", "line 2"),
         ("user\nann\nbob\nann\n", "line 4: user ann occurs twice"), ('user\n"ann\n', "no CSV table"), ("user\n" + "a" * 200_000, "no CSV table"),
     ],
 )  # fmt: skip

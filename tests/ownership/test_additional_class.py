@@ -27,6 +27,8 @@ from modelward.marking.decoys import family, noise
 from modelward.models import Net
 from modelward.ownership.additional_class import AdditionalClass
 from modelward.ownership.admission import UNKNOWN
+from modelward.ownership.infip import InFIP
+from modelward.ownership.sac import SAC
 from modelward.ownership.specificity import rates as rates_of
 
 SECRET, OTHER = b"4" * 32, b"5" * 32
@@ -195,6 +197,21 @@ def test_jpeg_saved_key_images_are_named(world: World) -> None:
     said = " ".join(method.verify(model, lossy).caveats)
     assert "the payload died in 80 of 80 key images" in said
     assert "JPEG" in said
+
+
+def test_a_key_of_another_method_is_named(world: World) -> None:
+    key = dataclasses.replace(world.hardened[2], method="zhang")
+    image = key.tensor("probes")[0]
+    for ask in (lambda: AdditionalClass().read(image, key), lambda: AdditionalClass().issue(key, ["ann"])):
+        with pytest.raises(InputError, match="this is a key of zhang, not of additional-class"):
+            ask()
+
+
+@pytest.mark.parametrize("method", [SAC(count=40), InFIP(count=12)])
+def test_a_marked_model_is_fingerprinted_beside_models_of_fewer_outputs(world: World, method: SAC | InFIP) -> None:
+    marked = world.hardened[1]
+    _, key = method.protect(marked, world.test, nulls=world.nulls, rng=generator(0))
+    assert method.verify(marked, key).statistic < 0.01 < method.verify(world.strangers[0], key).statistic
 
 
 def test_half_a_key_is_refused(world: World) -> None:

@@ -99,6 +99,17 @@ def test_a_message_needs_filters_of_twice_its_length() -> None:
         find_layer(net, "body.99", bits=4)
 
 
+def test_a_network_without_a_head_is_told_what_a_mark_needs() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(InputError, match="a head that is linear") as told:
+        find_layer(net, bits=8)
+    assert "its layers are AdaptiveAvgPool2d, Conv2d, Flatten, ReLU; name one of its hidden layers yourself, as in layer=0" in str(
+        told.value
+    )
+    assert "retraining" not in str(told.value)
+    assert find_layer(net, "0", bits=8)[0] == "0"
+
+
 def test_a_layer_whose_weights_serve_twice_is_refused() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

@@ -65,6 +65,11 @@ def test_a_lock_that_can_be_cut_out_is_not_secure() -> None:
     assert judged(row("guessed_keys_open", 0.0, n=20), row("stripped", 0.8))["security"] is False
 
 
+def test_a_lock_that_another_builds_key_opens_is_not_secure() -> None:
+    assert judged(row("guessed_keys_open", 0.0, n=20), row("foreign_keys_open", 0.0, n=8))["security"] is True
+    assert judged(row("guessed_keys_open", 0.0, n=20), row("foreign_keys_open", 0.125, n=8))["security"] is False
+
+
 def test_one_attempt_that_works_decides_however_many_fail() -> None:
     tried = [row("recovered", 0.1, attack=f"a{i}", from_scratch=None) for i in range(9)] + [
         row("recovered", 0.6, attack="b", from_scratch=None)
@@ -107,7 +112,23 @@ def test_the_smoke_survey_runs_and_its_page_stands_alone(document: dict[str, Any
     assert again["survey"] == document["survey"]
     assert render_survey(again) == page.read_text()
     metrics = {found["metric"] for found in document["rows"] if found["method"] == "dataset-lock"}
-    assert metrics >= {"original", "authorised", "unauthorised", "equal_noise", "recovered", "restored", "users_named", "stealth"}
+    assert metrics >= {
+        "original",
+        "authorised",
+        "unauthorised",
+        "equal_noise",
+        "recovered",
+        "restored",
+        "users_named",
+        "stealth",
+        "issue_seconds",
+    }
+    tried = {found["attack"]: found["extra"] for found in document["rows"] if found["metric"] == "recovered"}
+    assert {"labels renamed", "adversarial training", "autoencoder", "median filter", "10% clean images beside"} <= set(tried)
+    for attack in ("labels renamed", "autoencoder", "undo-gradient", "reverse-lock", "fill-outliers"):
+        assert tried[attack]["from_scratch"] is not None, attack
+    assert all("of another build" in line["requirements"]["security"]["text"] for line in document["survey"]["rows"])
+    assert all(line["requirements"]["scalability"]["text"] for line in document["survey"]["rows"])
 
 
 def test_the_shell_writes_the_page_of_a_survey_again(document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelward.core.claims import Claim
-from modelward.report.matrix import cell_of, csv_rows, held, leaders, passes, shown, summary
-from modelward.report.matrix_page import render_matrix, write_matrix
+from modelward.core.catalogue import catalogue
+from modelward.core.claims import Claim, all_claims, withstands
+from modelward.core.families import OwnershipMethod
+from modelward.report.key_words import key_words
+from modelward.report.matrix import cell_of, csv_rows, held, leaders, summary
+from modelward.report.matrix_page import render_matrix, settings_tried, write_matrix
+from modelward.report.measures import METRICS, interval, passes, shown
 from modelward.report.pooling import pooled_measure
 
 FACTS: dict[str, Any] = {
@@ -149,10 +153,81 @@ def test_a_claim_without_rows_is_not_tested() -> None:
     assert held(claim, {}, {})["verdict"] == "not tested"
     assert held(claim, {"prune": {"state": "useless"}}, {})["verdict"] == "not tested"
     assert held(about, {}, {"fidelity_drop": None})["verdict"] == "not tested"
-    assert held(about, {}, {"fidelity_drop": {"value": 0.02}})["verdict"] == "holds"
-    assert held(about, {}, {"fidelity_drop": {"value": 0.021}})["verdict"] == "violated"
+    holding, violating = ({"fidelity_drop": before("a", "fidelity_drop", value)} for value in (0.02, 0.021))
+    assert held(about, {}, holding)["verdict"] == "holds"
+    assert held(about, {}, violating)["verdict"] == "violated"
     made = summary(whole(), claims={"a": [claim]})
     assert [c["verdict"] for row in made["rows"] for c in row["claims"]] == ["violated"]
+
+
+def test_a_verdict_names_its_rows_and_stands_beside_the_papers_figure() -> None:
+    told = all_claims(
+        [
+            "names the leaker",
+            *withstands("prune", figures={"prune": "65 % of the weights"}),
+            Claim("cheap", metric="fidelity_drop", most=0.02),
+        ]
+    )
+    made = summary(whole(), claims={"a": told})
+    leaker, prune, cheap = made["rows"][0]["claims"]
+    assert (leaker["verdict"], leaker["by"]) == ("not tested", "")
+    assert (prune["verdict"], prune["figure"]) == ("violated", "65 % of the weights")
+    assert prune["by"] == "prune, 2 rows: at worst (sparsity 0.5) statistic 0.500, fits to 0.400, 1.0 points lost"
+    assert (cheap["verdict"], cheap["by"]) == ("holds", "fidelity_drop, 1 row: 1.2, n 10")
+    page = render_matrix({**FACTS, "matrix": made})
+    assert "names the leaker" in page
+    assert "65 % of the weights" in page
+    assert Claim(**{name: value for name, value in vars(told[1]).items() if name != "figure"}).figure == ""  # a document of before has none
+
+
+def test_every_claim_of_a_card_is_in_the_table() -> None:
+    for kind in catalogue().values():
+        if issubclass(kind, OwnershipMethod):
+            assert [str(claim) for claim in kind.card.claims] == [claim.text for claim in all_claims(kind.card.claims)]
+            assert all(claim.metric in {"", *METRICS} for claim in all_claims(kind.card.claims))
+            assert all(claim.attack in {"", *catalogue()} for claim in all_claims(kind.card.claims))
+
+
+def test_intervals_bits_and_seconds_are_shown_and_what_was_not_tried_says_why() -> None:
+    lost = {**before("a", "fidelity_drop", 0.012), "n": 1000, "ci_low": -0.004, "ci_high": 0.028}
+    reason = {**before("a", "forged_key_fits", None), "n": 0, "flags": ["any model gives a key"]}
+    bits = [
+        before("a", "capacity_bits", 64.0, payload=64), before("a", "capacity_bits", 62.0, payload=64),
+        before("a", "capacity_bits", 144.0, payload=144, images=100), before("a", "capacity_bits", None), before("a", "capacity_bits", 0.0),
+    ]  # fmt: skip
+    assert [shown("capacity_bits", row) for row in bits] == ["64", "62 of 64", "144 in each of 100", "-", "-"]
+    assert (interval("fidelity_drop", lost), interval("fidelity_drop", bits[0])) == ("-0.4 to 2.8", "")
+    (line,) = summary([before("a", "verification", 0.0, matches=True, p=0.04), lost, reason])["rows"]
+    assert (shown("verify_seconds", line["measures"]["verify_seconds"]), shown("forged_key_fits", reason)) == ("1", "not tested")
+    page = render_matrix({**FACTS, "matrix": {"attacks": [], "rows": [{**line, "why": ""}]}})
+    assert 'title="95 % interval -0.4 to 2.8, n 1000"' in page
+    assert 'title="any model gives a key"' in page
+    assert "Forging a key: not tested; any model gives a key." in page
+
+
+def test_the_best_of_q_stands_beside_its_threshold() -> None:
+    forged = before("a", "forged_key_fits", 0.5, best={"1": 0.5, "2": 0.1}, threshold=0.2, tries=1000)
+    (sentence,) = key_words({"forged_key_fits": forged})
+    assert "each the best of 1000 secrets" in sentence
+    assert "best of 1 forgery 0.500, best of 2 forgeries 0.100, against the threshold 0.200; one fits" in sentence
+    assert key_words({"key_specificity": before("a", "key_specificity", 0.0, best_of={"1": False})}) == []  # a document of before
+
+
+def test_every_setting_of_an_attack_is_on_the_page_and_the_worst_is_marked() -> None:
+    made = summary(whole())
+    page = render_matrix({**FACTS, "matrix": made, "rows": whole()})
+    assert "sparsity 0.5" in page
+    assert "sparsity 0.3" in page
+    assert page.count('class="worst"') == 1
+    assert settings_tried(whole()).keys() == {("a, hardened", "ftal"), ("a, hardened", "prune"), ("b, hardened", "ftal")}
+
+
+def test_the_table_says_what_breaking_leaves_and_costs_behind_the_states() -> None:
+    header, first, _ = csv_rows(summary(whole()))
+    line = dict(zip(header, first, strict=True))
+    assert header.index("prune") < header.index("ftal: points lost at worst")
+    assert (line["prune"], line["prune: points lost at worst"], line["prune: break cost"]) == ("broken", "1.0", "2.0 s, 100 images")
+    assert (line["ftal"], line["ftal: break cost"]) == ("robust", "")
 
 
 def test_gates_and_words() -> None:

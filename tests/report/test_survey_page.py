@@ -17,7 +17,8 @@ from modelward.core.claims import Claim
 from modelward.core.errors import UsageError
 from modelward.core.families import OwnershipMethod
 from modelward.report.matrix import summary
-from modelward.report.survey_page import ATTRIBUTES, BASIC, CUSTOMISED, RESISTANCE, UNTESTED, attributes, render_survey, survey, survey_csv
+from modelward.report.measures import UNTESTED
+from modelward.report.survey_page import ATTRIBUTES, BASIC, CUSTOMISED, NOBODY, RESISTANCE, attributes, render_survey, survey, survey_csv
 from modelward.report.views import VIEWS, view_named
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "results" / "matrix.json"
@@ -48,13 +49,13 @@ def test_every_figure_comes_from_a_row_and_what_has_none_was_not_tested() -> Non
     line, bare = survey(summary(whole(), claims=claims))
     assert line["basic"]["points of accuracy lost"] == "1.2"
     assert line["basic"]["verifies"] == "yes, p 0.04"
-    assert list(line["resistance"].values()) == ["1 of 2", "1 of 1", "0 of 1", "3.0 s, overwrite", "yes", UNTESTED]
-    assert list(line["customised"].values()) == ["label, 100 queries", "a dated commitment", UNTESTED, "0.25", UNTESTED]
+    assert list(line["resistance"].values()) == ["1 of 2", "1 of 1", "0 of 1", "3.0 s, overwrite", "yes", NOBODY]
+    assert list(line["customised"].values()) == ["label, 100 queries", "a dated commitment", NOBODY, "0.25", UNTESTED]
     assert [claim["verdict"] for claim in line["claims"]] == ["violated", "not tested"]
     assert set(bare["resistance"].values()) == {UNTESTED}
     assert set(bare["attributes"].values()) == {"not known here"}
     empty = survey(summary([]) | {"rows": summary([], unmade={"passport, hardened": "no gates"})["rows"]})[0]
-    assert {*empty["basic"].values(), *empty["resistance"].values(), *empty["customised"].values()} == {UNTESTED}
+    assert {*empty["basic"].values(), *empty["resistance"].values(), *empty["customised"].values()} == {UNTESTED, NOBODY}
     assert empty["why"] == "no gates"
 
 

@@ -14,6 +14,7 @@ from modelward.evaluation.store import Store
 from modelward.reproduce.dataset_lock import dataset_lock
 from modelward.reproduce.dataset_lock_tables import gates
 from modelward.reproduce.dataset_lock_thieves import _without_means
+from modelward.reproduce.render import rendered
 from modelward.reproduce.tables import markdown
 
 
@@ -33,6 +34,11 @@ def test_a_smoke_run_measures_every_figure(found: dict[str, Any]) -> None:
     assert [row["value"] for row in back] == [1.0] * 3
     same = next(line for line in captions["Gates"] if "same weights" in line[0])
     assert same[-1] == "yes"
+    assert [line[1] for line in next(iter(body for caption, body in captions.items() if caption.startswith("Accuracy on clean")))[:2]] == [
+        "the paper claims"
+    ] * 2
+    assert {line[0] for line in captions["What a thief tries"]} == {"chosen", "eps 32", "random guides"}
+    assert rendered({**found, "name": "dataset-lock"})["tables"] == found["tables"]
     mixed = next(row for row in found["rows"] if row["budget"])
     assert 0 < mixed["extra"]["from_scratch"] < 1
     assert "| data | victim | seed | clean | locked |" in markdown(

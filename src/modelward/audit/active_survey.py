@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from modelward.evaluation.candidate import Candidate
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine, Run, closure
 from modelward.evaluation.environment import environment
-from modelward.evaluation.locks import Attempts, attempts, images_cell, lock_cell, lock_of, rows_of, unlock_specs
+from modelward.evaluation.locks import Attempts, asides, attempts, images_cell, lock_cell, lock_of, rows_of, unlock_specs
 from modelward.evaluation.matrix import VARIANTS
 from modelward.evaluation.store import Store
 from modelward.evaluation.zoo import NullSpec, null_recipe, put_parts, train_cell
@@ -148,13 +149,16 @@ def _plan(
             continue
         cell = lock_cell(row, source, parts, ground, arch, seed=seed)
         specs = unlock_specs(lock_of(row), arch, len(ground.owner), profile)
-        made.append(attempts(row, cell, source, arch, parts, ground, specs, seed=derive_seed(seed, "survey")))
+        own = derive_seed(seed, "survey")
+        more = asides(row, cell, source, arch, parts, ground, profile=profile, seed=own)
+        made.append(replace(attempts(row, cell, source, arch, parts, ground, specs, seed=own), more=more))
     return source, made, ground
 
 
 def _failures(tried: Attempts, run: Run) -> dict[str, str]:
     """Return, by attack, why an attempt could not be run."""
-    return {spec.method: run.failed.get(theft.key, "not run") for spec, theft, _ in tried.tries if run.of(theft) is None}
+    cells = [*((spec.method, theft) for spec, theft, _ in tried.tries), *((aside.cell.label, aside.cell) for aside in tried.more)]
+    return {name: run.failed.get(cell.key, "not run") for name, cell in cells if run.of(cell) is None}
 
 
 def _document(
@@ -167,7 +171,7 @@ def _document(
     kept = [line for line in denied if line["requirements"]["robustness"]["passes"]]
     headline = (
         f"{len(denied)} of {len(table['rows'])} locks leave nothing to whoever lacks the key; "
-        f"{len(kept)} of them also leave a thief with images no more than training from scratch would."
+        f"{len(kept)} of them also {'leaves' if len(kept) == 1 else 'leave'} a thief with images no more than training from scratch would."
     )
     told = (
         f"One {facts['arch']} on {facts['data']}; owner {len(parts.owner)}, thieves up to 10 % as many of {len(parts.attacker)} other images, "
@@ -176,7 +180,7 @@ def _document(
     sentences = [SMOKE] if facts["profile"] == "smoke" else []
     sentences += [
         told,
-        "An unlock counts when it reaches more than chance + 15 points and more than training from scratch on the same images.",
+        "An unlock counts when it reaches more than chance + 15 points and more than training from scratch on the same labelled images.",
         *(f"Not made: {name}: {why}" for name, why in unmade.items()),
     ]
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,9 @@ def null_folder(folder: Path, ground: Ground) -> list[nn.Module]:
     models: list[nn.Module] = []
     for path in files:
         loaded = load_model(path, size=ground.loaded.model.size)
-        check_fit(loaded, ground.splits)
+        remark = check_fit(loaded, ground.splits)
+        if remark:
+            warnings.warn(f"--nulls {path.name}: {remark}", stacklevel=2)
         models.append(loaded.model)
     return models
 
@@ -149,6 +152,8 @@ def _shown(key: Key) -> Tensor:
 
 def write_probes(key: Key, folder: Path) -> int:
     """Write the key's probes as PNG files with ``probes.json`` (digest, order); return how many."""
+    if key.facts.get("bare") and "probes" not in key.tensors:
+        raise UsageError("this key holds a user's secret alone, and no images to show")
     pixels = _shown(key) if issubclass(find(key.method), LockMethod) else ownership(key.method, {}).probes(key)
     files = {}
     folder.mkdir(parents=True, exist_ok=True)

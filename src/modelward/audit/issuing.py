@@ -20,7 +20,7 @@ from modelward.core.locking import LockMethod
 from modelward.io.age import Secret
 from modelward.keys import read_key, write_key
 from modelward.keys.files import key_digest
-from modelward.keys.grants import ACTIVE, Grant, Request
+from modelward.keys.grants import ACTIVE, Grant, Request, require_ahead
 from modelward.keys.master import Master, secret_digest
 from modelward.keys.registry import Registry
 from modelward.models import save_model
@@ -47,10 +47,12 @@ def grant_users(
     Raises
     ------
     UsageError
-        for a user who was revoked or has a key already, or more users than the method's code serves.
+        for a user who was revoked or has a key already, a last day that is past, or more users than the method's code serves.
     InputError
         when the master secret is not the one that the registry was filled with.
     """
+    for _, expires in users:
+        require_ahead(expires)
     require_master(registry, master)
     generation = master.generation
     known = {grant.user: grant for grant in registry.grants(purpose=method) if grant.generation == generation}

@@ -84,8 +84,8 @@ def trace_images(suspect: Path, key: Key, users: Sequence[str], *, locked: Path 
     return Named(method.trace(pixels, key, users), {}, len(pixels))
 
 
-def read_pixels(place: Path) -> Tensor:
-    """Return the images (N, C, H, W), uint8, of a folder in the order of their names, or one image; raises `InputError` for none."""
+def image_files(place: Path) -> list[Path]:
+    """Return the images in a folder in the order of their names, or the one image; raises `InputError` for none, or too many."""
     files = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
     if not files or not place.exists():
         message = f"{place} holds no images; pass an image, or a folder of PNG or JPEG files"
@@ -93,7 +93,12 @@ def read_pixels(place: Path) -> Tensor:
     if len(files) > MOST:
         message = f"{place} holds {len(files):,} images; pass at most {MOST:,}"
         raise InputError(message)
-    found = [read_image(path, name=path.name) for path in files]
+    return files
+
+
+def read_pixels(place: Path) -> Tensor:
+    """Return the images (N, C, H, W), uint8, of a folder in the order of their names, or one image; raises `InputError` for none."""
+    found = [read_image(path, name=path.name) for path in image_files(place)]
     shapes = {image.shape for image in found}
     if len(shapes) > 1:
         message = f"the images in {place} differ in size or colour: {', '.join(map(str, sorted(shapes)[:3]))}; names are read from images as they were sent"

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from modelward._version import __version__
 from modelward.core.catalogue import find
-from modelward.core.claims import Claim
+from modelward.core.claims import all_claims
 from modelward.data import Study
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Run
@@ -36,10 +36,11 @@ class Facts(TypedDict):
 def matrix_document(parts: Sequence[Part], run: Run, facts: Facts) -> dict[str, Any]:
     """Return the document of a finished run over the sources in ``parts``."""
     several = len({made.seed for made, _, _ in parts}) > 1
-    rows = [{**row, **_told(made, facts, several=several)} for made, asked, _ in parts for row in _rows(made, run, asked)]
+    name = data_name(parts[0][2])
+    rows = [{**row, **_told(made, facts, name, several=several)} for made, asked, _ in parts for row in _rows(made, run, asked)]
     failed, unmade, partly = _lost(parts, run)
     methods = {name: cell.settings["method"] for made, _, _ in parts for name, cell in made.protections.items()}
-    claims = {method: [c for c in find(method).card.claims if isinstance(c, Claim)] for method in methods.values()}
+    claims = {method: all_claims(find(method).card.claims) for method in methods.values()}
     table = summary(rows, failed, claims, unmade)
     board = leaders(table)
     sources = [
@@ -48,15 +49,15 @@ def matrix_document(parts: Sequence[Part], run: Run, facts: Facts) -> dict[str, 
     ]
     sentences = [SMOKE] if facts["profile"] == "smoke" else []
     sentences += [
-        f"{_count(len(table['rows']), 'protection')} of {_sources(parts)} on {data_name(parts[0][2])}, {len(table['attacks'])} attacks; {_sizes(parts)}.",
+        f"{_count(len(table['rows']), 'protection')} of {_sources(parts)} on {name}, {len(table['attacks'])} attacks; {_sizes(parts)}.",
         "An attack works when the thief loses at most 5 points of accuracy and the key no longer fits.",
         *([POOLED] if several else []),
-        *(f"Not made: {name}: {why}" for name, why in (unmade | partly).items()),
+        *(f"Not made: {row}: {why}{_elsewhere(why, facts)}" for row, why in (unmade | partly).items()),
     ]
     return {
         "schema": "modelward/matrix", "version": 1, "modelward": __version__, "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "title": f"Matrix of protections and thieves, profile {facts['profile']}",
-        "headline": _headline(board[0] if board and board[0]["decided"] else None), "sentences": sentences, "data": data_name(parts[0][2]),
+        "headline": _headline(board[0] if board and board[0]["decided"] else None), "sentences": sentences, "data": name,
         "accuracy": sources[0]["accuracy"], "sources": sources, "matrix": table, "failed": failed, "unmade": unmade, "rows": rows, **facts,
         "environment": environment(),
     }  # fmt: skip
@@ -73,9 +74,14 @@ def data_name(parts: Study) -> str:
     return parts.owner.name.removesuffix(" owner").removesuffix(" train")
 
 
-def _told(made: Plan, facts: Facts, *, several: bool) -> dict[str, Any]:
+def _elsewhere(why: str, facts: Facts) -> str:
+    """Say how to get a row that this architecture cannot have, where the reason names one that can."""
+    return " (--arch cnn gives this row)" if "cnn" in why and "cnn" not in facts["arch"] else ""
+
+
+def _told(made: Plan, facts: Facts, data: str, *, several: bool) -> dict[str, Any]:
     """Return what each row says of the run."""
-    told: dict[str, Any] = {"profile": facts["profile"], "command": facts["command"]}
+    told: dict[str, Any] = {"profile": facts["profile"], "command": facts["command"], "data": data}
     return {**told, "repeat": made.seed} if several else told
 
 
@@ -126,8 +132,10 @@ def _rows(made: Plan, run: Run, asked: Mapping[str, Cell]) -> Iterator[dict[str,
     """Yield the rows of protecting and of verifying; what the theft took is told with each."""
     for name, cell in made.protections.items():
         finished, verified = run.of(cell), run.of(asked[name]) if name in asked else None
-        for row in finished.rows if finished else ():
-            yield {**row, "protection": name}
+        before = finished.rows if finished else ()
+        protected = next((row["extra"]["model_digest"] for row in before if row["metric"] == "verification"), "")
+        for row in before:
+            yield {**row, "protection": name, "model": row.get("model") or protected}
         spent = {(spec.method, budget_of(spec)): theft for spec, cell in made.thefts[name] if (theft := run.of(cell)) is not None}
         for row in verified.rows if verified else ():
             theft = spent[row["attack"], row["budget"]]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelward.audit.scope import Choice, require_one_of, usual_scope
 from modelward.core.errors import InputError, UsageError
-from modelward.core.guard import state_digest
+from modelward.core.guard import predict, state_digest
 from modelward.core.rng import derive_seed
 from modelward.data import Splits, Study, load_data, study
 from modelward.evaluation.farm import PROFILES as BATTERIES
@@ -22,6 +23,7 @@ from modelward.report.conditions import Condition
 
 PROFILES = ("smoke", "quick", "full")
 SMOKE_IMAGES = 600
+ASKED = 512  # images that tell whether the first of too many outputs are the classes
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ class Question:
             if self.choice.theft is not None:
                 message = f"the battery {self.battery!r} and a list of thefts both say what is stolen; keep one of the two"
                 raise UsageError(message)
+        if self.arch is not None and self.model is None:
+            message = f"the embedded model is a lenet5; --arch {self.arch} is for a model of your own, pass that with --model"
+            raise UsageError(message)
         if self.convention is not None and self.model is None:
             raise UsageError("the embedded model takes RGB in [0, 1]; range, channels, mean and std are for a model of your own")
         for text in self.fail_if:
@@ -104,7 +109,9 @@ def fitted(question: Question) -> tuple[LoadedModel, Splits]:
         loaded = embedded_model()
     else:
         loaded = load_model(question.model, question.arch, size=question.size, like=splits.test.shape, convention=question.convention)
-    check_fit(loaded, splits)
+    remark = check_fit(loaded, splits)
+    if remark:
+        warnings.warn(remark, stacklevel=2)
     return loaded, splits
 
 
@@ -114,10 +121,11 @@ def prepare(question: Question, store: Store) -> Ground:
     Raises
     ------
     InputError
-        when the model's channels, size or classes are not the data's.
+        when the model's channels, size or classes are not the data's; more outputs than classes are none of that.
     """
     loaded, splits = fitted(question)
-    notes: list[str] = []
+    remark = _further_outputs(loaded, splits)
+    notes = [f"{remark[0].upper()}{remark[1:]}; answers beyond the classes count as wrong."] if remark else []
     trained_on = question.trained_on or loaded.facts.get("trained_on")
     if trained_on not in {"owner", "train"}:
         trained_on = "train"
@@ -143,8 +151,8 @@ def _split_seed(loaded: LoadedModel) -> int:
     return int(text)
 
 
-def check_fit(loaded: LoadedModel, splits: Splits) -> None:
-    """Raise `InputError` when model and data do not belong together."""
+def check_fit(loaded: LoadedModel, splits: Splits) -> str:
+    """Return what is odd about a model's outputs, or ``""``; raises `InputError` when model and data do not belong together."""
     channels, height, width = splits.test.shape
     net = loaded.model
     if net.channels != channels:
@@ -156,8 +164,31 @@ def check_fit(loaded: LoadedModel, splits: Splits) -> None:
         want = f"{net.size[0]},{net.size[1]}"
         message = f"the model takes {want} images, {splits.name} has {height},{width}; pass --size {want} to resize the images"
         raise InputError(message)
-    if net.classes != len(splits.test.classes):
+    if net.classes < len(splits.test.classes):
         message = f"the model has {net.classes} outputs, {splits.name} has {len(splits.test.classes)} classes; pass the data the model was made for"
+        raise InputError(message)
+    remark = _further_outputs(loaded, splits)
+    if remark:
+        _require_first_classes(loaded, splits)
+    return remark
+
+
+def _further_outputs(loaded: LoadedModel, splits: Splits) -> str:
+    """Return the remark on outputs beyond the classes, which is all that a mark in a class of its own shows; ``""`` where there are none."""
+    more = loaded.model.classes - len(splits.test.classes)
+    count = "one output" if more == 1 else f"{more} outputs"
+    return f"the model has {count} more than the data has classes: it may carry an additional-class mark" if more > 0 else ""
+
+
+def _require_first_classes(loaded: LoadedModel, splits: Splits) -> None:
+    """Raise `InputError` for a model with further outputs whose first ones answer like a guess: it was made for other classes."""
+    images = splits.test.few(ASKED)
+    right = int((predict(loaded.model, images.pixels).argmax(1) == images.labels).sum())
+    if right <= int(images.labels.bincount().max()):  # what one and the same answer to all of them reaches
+        message = (
+            f"the model has {loaded.model.classes} outputs, {splits.name} has {len(splits.test.classes)} classes, and {right} of its answers to {len(images)} "
+            "images are right, as by guessing; pass the data the model was made for"
+        )
         raise InputError(message)
 
 

@@ -132,6 +132,8 @@ def alone(users: Sequence[Suspicion], margin: float | None) -> tuple[tuple[str, 
     (('ann',), ())
     """
     first = users[0]
+    if first.threshold is None:
+        return (), (_uncalibrated(first, margin),)
     if not first.matches:
         return (), ("No user's mark is there: the suspect may be nobody's copy, or the mark was removed.",)
     if first.corrected is None or first.corrected > ALPHA:
@@ -140,6 +142,21 @@ def alone(users: Sequence[Suspicion], margin: float | None) -> tuple[tuple[str, 
     if margin is not None and margin <= 0:
         return (), (f"The keys of {first.user} and {users[1].user} fit equally well: neither is named.",)
     return (first.user,), (ADVICE,)
+
+
+def _uncalibrated(first: Suspicion, margin: float | None) -> str:
+    """Return what can be said where the key that fits best has no threshold: nobody is named, and nobody is cleared."""
+    told = "Nobody is named before the keys are calibrated: issue them with --calibrate quick or --nulls DIR."
+    if first.corrected is None:
+        return f"The keys are not calibrated, and without null models their statistic tells nothing. {told}"
+    if first.corrected > ALPHA:
+        return f"Chance explains what the keys found (p = {first.corrected:.2g}), but they are not calibrated. {told}"
+    if margin is not None and margin <= 0:
+        return f"The statistic is what a mark would give (p = {first.corrected:.2g}), of more users than one. {told}"
+    return (
+        f"The statistic is what the mark of {first.user} would give (p = {first.corrected:.2g}, assumed and not measured), "
+        f"but the key is not calibrated. {told}"
+    )
 
 
 def _decoded(suspect: Path | str, keys: Mapping[Grant, Key], arch: str | None) -> tuple[str, ...]:

@@ -58,6 +58,8 @@ def probes(options: Options, key: KeyFile, *, passphrase_file: PassphraseFile = 
     say(f"{count} images: {options.out}", wrap=False)
     if "user" in found.facts:
         say("Its user shows them at the owner's gate; whoever sees them can show them too.")
+        if found.facts.get("bare"):  # of a mark: the name is in the finest bits of the pixels
+            say("Keep and send them as PNG: an image that was saved otherwise may have lost the name in it.")
         return 0
     say(
         "Ask the suspect about each and write answers.csv with the header file,label or file,p0,p1,... or file,label1,p1,label2,p2,...; then:"

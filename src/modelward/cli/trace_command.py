@@ -9,6 +9,7 @@ import typer
 
 from modelward.cli.audit_commands import Arch
 from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
+from modelward.cli.key_images import require_owners_key, trace_key_images
 from modelward.cli.lock_users import NAMED, UNKNOWN, of_lock, trace_images, trace_key
 from modelward.cli.options import Options, working
 from modelward.cli.output import emit, facts, say, table
@@ -29,7 +30,10 @@ def trace(
     registry: RegistryFile = Path("registry.sqlite"),
     master: Annotated[Path | None, typer.Option("--master", metavar="FILE", help="For a lock: tells whether the key was changed.")] = None,
     key: Annotated[
-        Path | None, typer.Option("--key", metavar="KEY", help="For images: the owner's key of the lock that they passed.")
+        Path | None, typer.Option("--key", metavar="KEY", help="For images: the owner's key, of the lock that they passed or of the mark.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FILE", help="For key images of a mark: the marked model, which must know them too.")
     ] = None,
     locked: Annotated[
         Path | None, typer.Option("--locked", metavar="DIR", help="For a copy of an image set: the set as it was published.")
@@ -45,11 +49,15 @@ def trace(
     """Say whose copy a suspect was made from, by the keys of all users. "Unknown" is an answer.
 
     Of a lock the suspect is a key file that was found: it is said whom it was issued to. With --key it is an image or a folder of images,
-    and it is said whose name is in them.
+    and it is said whose name is in them: users' key images of additional-class, and images that passed a lock.
 
     Exit code 1: somebody is named, 3: nobody.
     """
     passphrase: Secret | None = passphrase_of(passphrase_file, passphrase_fd)
+    require_owners_key(Path(suspect), method, key, model)
+    if key is not None and not of_lock(method):
+        given = {"model": model, "arch": arch, "convention": convention}
+        return trace_key_images(options, Path(suspect), method, key, (registry, tuple(user or ())), passphrase, **given)
     if key is not None:
         return trace_images(options, Path(suspect), method, key, locked, (registry, tuple(user or ())), passphrase)
     if of_lock(method):

@@ -9,6 +9,7 @@ import typer
 
 from modelward.cli.audit_commands import Arch, Data, Jobs, Model, Size, TrainedOn, ask
 from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
+from modelward.cli.key_images import named_images, tell_secrets
 from modelward.cli.lock_users import UNKNOWN, lock_maker, of_lock, slotted, without_slot
 from modelward.cli.options import FLAG, Options, working
 from modelward.cli.output import emit, note, say, table, warn
@@ -29,7 +30,13 @@ Expires = Annotated[str | None, typer.Option("--expires", metavar="DATE", help="
 Roster = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Table of many users, with the header user,expires.")]
 Keys = Annotated[Path | None, typer.Option("--keys", metavar="DIR", help="Where keys and copies go; by default keys/ beside the registry.")]
 OwnerKey = Annotated[
-    Path | None, typer.Option("--key", metavar="KEY", help="For a lock: the owner's key, which lock wrote; --model is the locked build.")
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="KEY",
+        help="The owner's key. For a lock: as lock wrote it; --model is the locked build. For additional-class: users get key images; "
+        "--model is the marked model.",
+    ),
 ]
 Recipient = Annotated[
     list[str] | None,
@@ -102,9 +109,7 @@ def issue(
         if of_lock(method):
             make = lock_maker(method, key, model, arch, passphrase, slots=out_model is not None)
         elif key is not None or out_model is not None:
-            option = "--key" if key is not None else "--out-model"
-            message = f"{option} is for locks, whose users' keys are made from the owner's; leave it out"
-            raise UsageError(message)
+            make = named_images(method, key, model, out_model, registry, dict(users), arch, passphrase)
         elif copies or model is not None or nulls is not None or calibrate is not None:
             question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size, convention=convention)
             make = _maker(method, question, calibrate, nulls, jobs)
@@ -122,6 +127,7 @@ def issue(
             note(f"{issued.grant.user}: {issued.key}", quiet=options.quiet)
     if book.made:
         warn(f"the registry {registry} is new and has no copy: modelward key backup --out DIR, before you need one")
+    tell_secrets(method, make, quiet=options.quiet)
     _tell_issued(done, as_json=options.as_json)
     return 0
 

@@ -10,8 +10,9 @@ import typer
 from modelward.cli.audit_commands import Arch
 from modelward.cli.commitment_options import CommitmentFile, OpeningFile, Released, TsaRoot, committed_of
 from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
+from modelward.cli.key_standing import lapsed
 from modelward.cli.options import Options, working
-from modelward.cli.output import emit, note
+from modelward.cli.output import emit, note, warn
 from modelward.cli.service_options import (
     Batch,
     Budget,
@@ -114,11 +115,14 @@ def verify(
             verdict = _testify(chosen, found, arch, evidence, signer, committed, obtained, seed=options.seed, **given)
         if sheet is not None:
             _draw(sheet, chosen, found, arch, verdict, convention)
+    over = lapsed(found, key)
+    if over:
+        warn(over)
     if evidence is not None:
         note(f"evidence: {evidence}; it holds the key, give it to nobody who must not know it", quiet=options.quiet)
     if options.as_json:
         what = {"suspect": chosen if isinstance(chosen, Path) else told(chosen), "key": key}
-        emit("verdict", verdict_facts(verdict) | what | ({"evidence": evidence} if evidence else {}))
+        emit("verdict", verdict_facts(verdict) | what | ({"evidence": evidence} if evidence else {}) | ({"grant": over} if over else {}))
     else:
         show_verdict(verdict, suspect=told(chosen), key=key.name, quiet=options.quiet)
     return EXIT_CODES[verdict.decision.value]

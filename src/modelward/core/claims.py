@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -20,6 +21,8 @@ class Claim:
         the metric and the largest value that it may have, for a claim about a metric.
     source
         who says so: ``"paper"`` or ``"modelward"``.
+    figure
+        the figure that goes with it, in words; empty where none is known.
 
     Examples
     --------
@@ -32,6 +35,7 @@ class Claim:
     metric: str = ""
     most: float = 0.0
     source: str = "paper"
+    figure: str = ""
 
     def __str__(self) -> str:
         """Return the sentence."""
@@ -45,12 +49,25 @@ HOW = {
 }  # fmt: skip
 
 
-def withstands(*attacks: str) -> tuple[Claim, ...]:
-    """Return the papers' claims of surviving thefts, by their names.
+def withstands(*attacks: str, figures: Mapping[str, str] | None = None) -> tuple[Claim, ...]:
+    """Return the papers' claims of surviving thefts, by their names, with the ``figures`` that the papers give.
 
     Examples
     --------
     >>> [str(claim) for claim in withstands("ftal", "prune")]
     ['survives fine-tuning of all layers', 'survives pruning']
+    >>> withstands("prune", figures={"prune": "65 % of the weights"})[0].figure
+    '65 % of the weights'
     """
-    return tuple(Claim(f"survives {HOW[attack]}", attack) for attack in attacks)
+    return tuple(Claim(f"survives {HOW[attack]}", attack, figure=(figures or {}).get(attack, "")) for attack in attacks)
+
+
+def all_claims(said: Iterable[str | Claim]) -> list[Claim]:
+    """Return the claims of a card; a plain sentence becomes one that no row decides.
+
+    Examples
+    --------
+    >>> [(claim.text, claim.attack) for claim in all_claims(["names the leaker", *withstands("prune")])]
+    [('names the leaker', ''), ('survives pruning', 'prune')]
+    """
+    return [claim if isinstance(claim, Claim) else Claim(claim) for claim in said]

@@ -53,8 +53,13 @@ def private_copy(model: nn.Module) -> nn.Module:
 
 
 def require_finite(model: nn.Module) -> None:
-    """Raise `InputError` when any weight or buffer is NaN or infinite."""
+    """Raise `InputError` when any weight or buffer is NaN or infinite, or none at all, as in a quantised model."""
     for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, Tensor) or tensor.is_quantized:
+            message = (
+                f"{name!r} of this model is quantised; pass the floating-point model that it was made from, and quantise what comes out"
+            )
+            raise InputError(message)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             message = f"weight {name!r} holds NaN or infinite values; the file is damaged or the training diverged"
             raise InputError(message)
@@ -85,18 +90,80 @@ def require_labels(y: Tensor, count: int, classes: int | None = None) -> None:
         raise InputError(message)
 
 
+def computes_in(model: nn.Module) -> torch.dtype:
+    """Return the floating type of ``model``'s parameters; float32 where it has none or several, or takes images of every type.
+
+    >>> computes_in(nn.Linear(2, 2).bfloat16()), computes_in(nn.Sequential(nn.Linear(2, 2).double(), nn.Linear(2, 2)))
+    (torch.bfloat16, torch.float32)
+    """
+    kinds = float_types(model)
+    return next(iter(kinds)) if len(kinds) == 1 and not getattr(model, "casts_images", False) else torch.float32
+
+
+def float_types(model: nn.Module) -> dict[torch.dtype, str]:
+    """Return the floating types of ``model``'s parameters, each with the name of the first parameter of that type."""
+    found = dict[torch.dtype, str]()
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point():
+            found.setdefault(parameter.dtype, name)
+    return found
+
+
+def require_float32(model: nn.Module, who: str) -> None:
+    """Raise `InputError` unless ``model`` can be trained on float32 images by a method that counts on float32.
+
+    Half precisions are too coarse for it; float64 is well where the network casts its images itself.
+    """
+    well = {torch.float32, torch.float64} if getattr(model, "casts_images", False) else {torch.float32}
+    odd = next(((kind, name) for kind, name in float_types(model).items() if kind not in well), None)
+    if odd is not None:
+        message = f"{who} trains in float32, and {odd[1]!r} of this model is {type_name(odd[0])}; convert the model with .float() first"
+        raise InputError(message)
+
+
+def type_name(kind: torch.dtype) -> str:
+    """Return the short name of a type.
+
+    >>> type_name(torch.bfloat16)
+    'bfloat16'
+    """
+    return str(kind).removeprefix("torch.")
+
+
 def predict(model: nn.Module, pixels: Tensor, *, batch: int = 512) -> Tensor:
     """Return the fp32 logits (N, K) of a uint8 or float image tensor (N, C, H, W), in eval mode, without gradients.
 
-    Batches are moved to the device that works, logits come back to that of ``pixels``.
+    Batches are moved to the device that works and to the floating type of the model; logits come back in float32 to the device of ``pixels``.
+
+    Raises
+    ------
+    InputError
+        without images; and where a model that is not all float32 fails on them.
     """
     outputs: list[Tensor] = []
-    device = working_device(model)
+    device, kind = working_device(model), computes_in(model)
     model = lent(model, device)
-    with frozen(model), torch.no_grad():
+    with frozen(model), torch.no_grad(), _told_by_type(model):
         for start in range(0, len(pixels), batch):
             part = pixels[start : start + batch].to(device)
-            outputs.append(model(part.to(torch.float32).div(255) if part.dtype == torch.uint8 else part).float().to(pixels.device))
+            part = part.to(torch.float32).div(255) if part.dtype == torch.uint8 else part
+            outputs.append(model(part if part.dtype == kind else part.to(kind)).float().to(pixels.device))
     if not outputs:
         raise InputError("no images to predict on")
     return torch.cat(outputs)
+
+
+@contextlib.contextmanager
+def _told_by_type(model: nn.Module) -> Iterator[None]:
+    """Turn what torch raises over a model that is not all float32 into one sentence."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        kinds = [type_name(kind) for kind in float_types(model)]
+        if kinds in ([], ["float32"]):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        message = f"this model's weights are {' and '.join(kinds)}, and it fails on images: {reason}; convert it with .float() first"
+        raise InputError(message) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from modelward.core.catalogue import find
@@ -17,13 +17,14 @@ from modelward.evaluation.candidate import Candidate
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Run
 from modelward.evaluation.farm import TheftSpec, applies, theft_cell
+from modelward.evaluation.scratch import BATCH, EPOCHS, TRAINED, beside, facts_of, scratch_spec
 from modelward.evaluation.zoo import null_recipe
 
 SHARES = {"smoke": (0.1,), "quick": (0.01, 0.1), "full": (0.01, 0.05, 0.1)}
 SPARSITIES = {"smoke": (0.5,), "quick": (0.1, 0.3, 0.5), "full": tuple(s / 10 for s in range(1, 10))}
 OPTIMIZERS = {"sgd": 0.01, "adam": 0.001}
-EPOCHS, BATCH = 10, 16
-TRAINED = ("ftal", "combined")
+ALWAYS = ("ftal", "combined")  # tried on every lock, whatever its card names
+PAIRS = {"smoke": (20, 1), "quick": (500, 60), "full": (500, 60)}  # stolen pairs, and epochs of a generator that learns from them
 
 
 def lock_of(locking: Candidate) -> ModelLock:
@@ -47,6 +48,32 @@ def lock_cell(locking: Candidate, victim: Cell, parts: Mapping[str, str], study:
     )  # fmt: skip
 
 
+def asides(
+    locking: Candidate, locked: Cell, source: Cell, arch: str, parts: dict[str, str], study: Study, *, profile: str, seed: int
+) -> tuple[Aside, ...]:
+    """Return the cells of those who hold keys of another build of the same model, and of who draws triggers himself where that opens a lock.
+
+    ``seed``: of the other build and of training from scratch; another one than the lock's.
+    """
+    other, method = lock_cell(locking, source, parts, study, arch, seed=seed), lock_of(locking)
+    fields = {**locking.fields, "variant": locking.variant}
+    given: dict[str, str | Cell] = {"locked": locked, "other": other, "test": parts["test"]}
+    keys = Cell(
+        work="modelward.evaluation.work_keys:keys", settings={"method": locking.method, "fields": fields}, label=f"keys of another build: {locking.name}",
+        inputs={**given, "victim": source, "owner": parts["owner"]}, seed=derive_seed(seed, "keys", locking.name), uses=(type(method).__module__,),
+        seconds=20,
+    )  # fmt: skip
+    if locking.method != "sample-lock":
+        return (Aside(keys),)
+    pairs, epochs = PAIRS[profile]
+    drawn = Cell(
+        work="modelward.evaluation.work_triggers:triggers", settings={"fields": fields, "pairs": pairs, "epochs": epochs},
+        inputs={**given, "attacker": parts["attacker"]}, seed=derive_seed(seed, "triggers", locking.name), label=f"triggers: {locking.name}", seconds=60,
+    )  # fmt: skip
+    alone = theft_cell(TheftSpec("scratch", "from scratch", {"images": pairs, **TRAINED}), source, arch, parts, study, seed=seed)
+    return Aside(keys), Aside(drawn, {"generator from labels": alone})
+
+
 def images_cell(locking: Candidate, surrogate: Cell, parts: Mapping[str, str], study: Study, arch: str, *, seed: int) -> Cell:
     """Return the cell that locks the owner's images, and trains networks of ``arch`` on them with and without the key."""
     return Cell(
@@ -54,7 +81,7 @@ def images_cell(locking: Candidate, surrogate: Cell, parts: Mapping[str, str], s
         inputs={"victim": surrogate, **{name: parts[name] for name in ("owner", "attacker", "test")}},
         settings={"method": locking.method, "fields": {**locking.fields, "variant": locking.variant}, "arch": arch},
         seed=derive_seed(seed, "lock", locking.method, locking.variant, locking.fields),
-        seconds=train_seconds(arch, len(study.owner), 8 * null_recipe(arch).epochs, study.test.shape),
+        seconds=train_seconds(arch, len(study.owner), 13 * null_recipe(arch).epochs, study.test.shape),
     )  # fmt: skip
 
 
@@ -95,41 +122,35 @@ def unlock_specs(method: ModelLock, arch: str, images: int, profile: str) -> lis
     own = [
         TheftSpec(attack.method, f"adaptive: {attack.method}", dict(attack.settings), attack.labels)
         for attack in method.adaptive_attacks()
-        if attack.method not in TRAINED
+        if attack.method not in ALWAYS
     ]
     if not any(spec.method == "bn-recalibrate" for spec in own):
         own.append(TheftSpec("bn-recalibrate", "BN recalibration", {}, "none"))
     return made + [spec for spec in own if spec.method != "bn-recalibrate" or applies("bn-recalibrate", arch)]
 
 
-def scratch_spec(spec: TheftSpec) -> TheftSpec | None:
-    """Return training from scratch at the budget of ``spec``, with the steps that follow it; ``None`` for an attack that trains nothing.
+@dataclass(frozen=True)
+class Aside:
+    """A cell whose rows are told of a lock as they are; by attack, training from scratch on the labelled images that it has."""
 
-    >>> scratch_spec(TheftSpec("ftal", "fine-tuning", {"images": 30})).fields, scratch_spec(TheftSpec("prune", "pruning"))
-    ({'images': 30}, None)
-    >>> scratch_spec(TheftSpec("combined", "two steps", {"steps": [["ftal", {"images": 30}], ["distil", {}]]})).fields
-    {'steps': [['scratch', {'images': 30}], ['distil', {}]]}
-    """
-    if spec.method not in TRAINED:
-        return None
-    if spec.method == "combined":
-        (_, budget), *rest = spec.fields["steps"]
-        return TheftSpec("combined", "from scratch", {"steps": [["scratch", budget], *rest]})
-    return TheftSpec("scratch", "from scratch", dict(spec.fields))
+    cell: Cell
+    beside: Mapping[str, Cell] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Attempts:
-    """The attempts on one locked model: each with its theft, and with training from scratch at the same budget where it trains."""
+    """The attempts on one locked model: each with its theft, and with training from scratch on the same labelled images where it has any."""
 
     locking: Candidate
     cell: Cell
     tries: list[tuple[TheftSpec, Cell, Cell | None]]
+    more: tuple[Aside, ...] = ()
 
     @property
     def cells(self) -> list[Cell]:
         """All cells of the attempts."""
-        return [cell for _, theft, scratch in self.tries for cell in (theft, scratch) if cell is not None]
+        own = [cell for _, theft, scratch in self.tries for cell in (theft, scratch) if cell is not None]
+        return own + [cell for aside in self.more for cell in (aside.cell, *aside.beside.values())]
 
 
 def attempts(
@@ -154,9 +175,19 @@ def rows_of(tried: Attempts, run: Run) -> Iterator[dict[str, Any]]:
         if done is None:
             continue
         row = done.rows[0]
-        alone = scratch.rows[0] if scratch else None
-        extra = {
-            "group": spec.group, "log": row["extra"]["log"], "fields": dict(spec.fields), "images": spec.fields.get("images"),
-            "from_scratch": alone["value"] if alone else None, "from_scratch_ci": [alone["ci_low"], alone["ci_high"]] if alone else None,
-        }  # fmt: skip
+        extra = {"log": row["extra"]["log"], **facts_of(spec, scratch)}
         yield {**row, **told, "metric": "recovered", "extra": extra, "seconds": done.seconds}
+    for aside in tried.more:
+        yield from ({**row, **told} for row in _aside_rows(aside, run))
+
+
+def _aside_rows(aside: Aside, run: Run) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a cell beside the attempts, those of attempts with all that the others say."""
+    finished = run.of(aside.cell)
+    for row in finished.rows if finished else ():
+        if row["metric"] != "recovered":
+            yield row
+            continue
+        reference = aside.beside.get(row["attack"])
+        scratch = run.of(reference) if reference is not None else None
+        yield {**row, "extra": {"group": row["attack"], "fields": {}, "images": None, **beside(scratch), **row["extra"]}}

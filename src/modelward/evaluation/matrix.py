@@ -13,6 +13,7 @@ from modelward.core.errors import UsageError
 from modelward.core.families import OwnershipMethod
 from modelward.core.nearest import nearest
 from modelward.core.rng import derive_seed
+from modelward.core.wording import told
 from modelward.data import Study
 from modelward.evaluation import rules
 from modelward.evaluation.budget import train_seconds
@@ -23,6 +24,7 @@ from modelward.evaluation.farm import TheftSpec, theft_cell
 from modelward.evaluation.zoo import NullSpec, null_cells, null_recipe, put_parts, train_cell
 
 GUESSES = {"smoke": 5, "quick": 100, "full": 1000}
+FORGERIES = {"smoke": 2, "quick": 100, "full": 100}
 STRANGERS = {"smoke": 1, "quick": 4, "full": 10}
 VARIANTS = ("hardened", "paper")
 
@@ -131,7 +133,8 @@ def _protect(
     epochs = float(getattr(method, "epochs", 2)) * 1.5 + 5
     return Cell(
         work="modelward.evaluation.work_protect:protect", inputs=inputs, label=f"protect: {row.name}", uses=(type(method).__module__,),
-        settings={"method": row.method, "fields": {**row.fields, "variant": row.variant}, "guesses": GUESSES[profile]},
+        settings={"method": row.method, "fields": {**row.fields, "variant": row.variant}, "guesses": GUESSES[profile],
+                  "forgeries": FORGERIES[profile]},
         seed=derive_seed(seed, "protect", row.method, row.variant, row.fields), seconds=train_seconds(arch, len(study.owner), epochs, study.test.shape),
     )  # fmt: skip
 
@@ -141,8 +144,10 @@ def budget_of(spec: TheftSpec) -> str:
 
     >>> budget_of(TheftSpec("prune", "prune", {"sparsity": 0.5}))
     'sparsity 0.5'
+    >>> budget_of(TheftSpec("combined", "combined", {"steps": ["permute", ["ftal", {"lr": 0.1}]]}))
+    'permute, then ftal (lr 0.1)'
     """
-    return ", ".join(f"{name} {value}" for name, value in spec.fields.items())
+    return told(spec.fields)
 
 
 def frozen(run: Run, cells: dict[str, Cell]) -> tuple[str, dict[str, Any]]:

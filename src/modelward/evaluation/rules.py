@@ -82,7 +82,7 @@ def _adaptive(attack: Attack, grid: list[TheftSpec]) -> TheftSpec:
 
 
 def _of_own_kind(spec: TheftSpec, method: OwnershipMethod) -> TheftSpec:
-    """Return an overwriting by the very scheme that is to be overwritten."""
-    if spec.method != "overwrite":
+    """Return an overwriting by the very scheme that is to be overwritten; what is no mark is overwritten by the marks of others."""
+    if spec.method != "overwrite" or not method.marks:
         return spec
     return replace(spec, fields={**spec.fields, "method": method.card.name})

@@ -64,11 +64,21 @@ def _worst(images: ImageSet, predicted: Tensor, confidence: Tensor, correct: Ten
     order = torch.where(correct, torch.zeros_like(confidence), confidence).argsort(descending=True)[:count]
     return [
         {
-            "caption": f"{images.classes[int(predicted[i])]} ({float(confidence[i]):.0%}), is {images.classes[int(images.labels[i])]}",
+            "caption": f"{_answer(images, int(predicted[i]))} ({float(confidence[i]):.0%}), is {images.classes[int(images.labels[i])]}",
             "png": base64.b64encode(png_bytes(images.pixels[i].numpy())).decode(),
         }
         for i in order.tolist() if not bool(correct[i])
     ]  # fmt: skip
+
+
+def _answer(images: ImageSet, number: int) -> str:
+    """Return the class of an answer; a marked model may answer beyond the classes.
+
+    >>> images = ImageSet(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.zeros(1, dtype=torch.long), ("cat",), "toy")
+    >>> _answer(images, 0), _answer(images, 1)
+    ('cat', 'output 1')
+    """
+    return images.classes[number] if number < len(images.classes) else f"output {number}"
 
 
 def intake(job: Job) -> Outcome:

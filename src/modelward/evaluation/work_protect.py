@@ -15,19 +15,17 @@ from modelward.core.errors import InputError, UsageError
 from modelward.core.families import OwnershipMethod
 from modelward.core.guard import predict
 from modelward.core.key import Key
-from modelward.core.rng import derive_seed, generator, spawn
+from modelward.core.rng import generator
 from modelward.core.suspect import Suspect
 from modelward.core.verdict import Verdict
+from modelward.evaluation.capacity import capacity
 from modelward.evaluation.cell import Job, Outcome
+from modelward.evaluation.forging import forging, guessing, secret_of
 from modelward.evaluation.parcels import get_images, get_model, pack_key
 from modelward.evaluation.rows import Row, from_interval, points_lost, rate
 from modelward.evaluation.stealth import weight_stealth
 from modelward.evaluation.work_fingerprint import group_of
-from modelward.keys.derive import derive
-from modelward.ownership.mark import MarkMethod
 from modelward.statistics import auc_delong, upper_bound
-
-TRIES = (1, 10, 100, 1000)
 
 
 def configured(settings: Mapping[str, Any]) -> OwnershipMethod:
@@ -42,21 +40,23 @@ def configured(settings: Mapping[str, Any]) -> OwnershipMethod:
 def protect(job: Job) -> Outcome:
     """Protect, and measure without any attack; the artefact holds the key, and the model where protecting changed it.
 
-    Settings: ``method``, ``fields``, ``guesses`` (keys of other secrets tried on the protected model). Inputs: ``victim``, ``owner``,
-    ``probes``, ``test``, ``null/I``, ``validation/I``, ``stranger/I``.
+    Settings: ``method``, ``fields``, ``guesses`` (keys of other secrets tried on the protected model), ``forgeries`` (made for a stranger).
+
+    Inputs: ``victim``, ``owner``, ``probes``, ``test``, ``null/I``, ``validation/I``, ``stranger/I``.
     """
     torch.set_num_threads(job.threads)
     method, victim = configured(job.settings), get_model(job.store, job.inputs["victim"])
     nulls, thieves, strangers = (_models(job, name) for name in _GROUPS)
     data = get_images(job.store, job.inputs["owner" if method.marks else "probes"])
-    seed = derive_seed(job.seed, "secret")
-    secret = derive(seed.to_bytes(8, "big") * 4, "matrix")
     started = time.perf_counter()
-    model, key = method.protect(victim, data, secret=secret, nulls=nulls, thieves=thieves, rng=generator(job.seed))
+    model, key = method.protect(victim, data, secret=secret_of(job.seed), nulls=nulls, thieves=thieves, rng=generator(job.seed))
     spent = time.perf_counter() - started
     test = get_images(job.store, job.inputs["test"])
     found = [*_fidelity(victim, model, test), *_verification(method, model, key, spent), *_uniqueness(method, key, strangers)]
-    found += [*_guessing(method, model, key, data, job), *_forging(method, strangers, key, data, nulls, job), *_stealth(key, nulls, test)]
+    found += capacity(method, model, key)
+    found += guessing(method, model, key, data, seed=job.seed, count=int(job.settings["guesses"]))
+    found += forging(method, strangers, data, nulls, seed=job.seed, count=int(job.settings["forgeries"]))
+    found += _stealth(key, nulls, test)
     found += weight_stealth(model, key, nulls) if method.marks else []
     rows = [{**row.as_json(), "method": method.card.name, "variant": method.variant, "seed": job.seed} for row in found]
     packed = pack_key(key, model if method.marks else None)
@@ -80,7 +80,7 @@ def _fidelity(before: nn.Module, after: nn.Module, test: Any) -> list[Row]:
 
 
 def _verification(method: OwnershipMethod, model: nn.Module, key: Key, seconds: float) -> list[Row]:
-    """Return the verdict on the protected model itself, the false claims behind it, what the key carries, and what protecting cost."""
+    """Return the verdict on the protected model itself, the false claims behind it, and what protecting and asking cost."""
     started = time.perf_counter()
     verdict = method.verify(Suspect.of_model(model), key)
     took = time.perf_counter() - started
@@ -89,11 +89,9 @@ def _verification(method: OwnershipMethod, model: nn.Module, key: Key, seconds: 
         "parametric_p": verdict.parametric_p, "nulls": verdict.nulls, "statistic": verdict.statistic_name, "model_digest": key.model_digest,
         "forgeable": method.forgeable, "needs": method.needs.value,
     }  # fmt: skip
-    bits = float(key.facts.get("bits", 0) or 0)
     return [
         Row(metric="verification", value=verdict.statistic, n=1, unit="statistic", seconds=took, extra=facts),
         rate("false_claims", verdict.false_claims, verdict.false_claim_trials, extra={"bound": verdict.false_claim_bound}),
-        Row(metric="capacity_bits", value=bits, n=1, unit="bits"),
         Row(metric="queries", value=float(verdict.queries), n=1, unit="images"),
         Row(metric="protect_seconds", value=seconds, n=1, unit="seconds", seconds=seconds),
     ]
@@ -112,36 +110,6 @@ def _uniqueness(method: OwnershipMethod, key: Key, strangers: list[nn.Module]) -
     verdicts = [verdict for model in strangers if (verdict := _read(method, model, key)) is not None]
     accused = sum(verdict.matches for verdict in verdicts)
     return [rate("strangers_accused", accused, len(verdicts), extra={"bound": upper_bound(accused, len(verdicts)) if verdicts else None})]
-
-
-def _guessing(method: OwnershipMethod, model: nn.Module, key: Key, data: Any, job: Job) -> list[Row]:
-    """Return how often keys of other secrets fit the protected model at the threshold of its own key, and the best of q tries."""
-    limit = method.verify(Suspect.of_model(model), key).threshold
-    count = int(job.settings["guesses"])
-    if limit is None or not isinstance(method, MarkMethod):
-        return []
-    rng, scores = generator(derive_seed(job.seed, "guesses")), []
-    for number in range(count):
-        secret = derive(job.seed.to_bytes(8, "big") * 4, "guess", str(number))
-        guess = method.claim(model, data, secret=secret, rng=generator(spawn(rng)))
-        scores.append(method.verify(Suspect.of_model(model), guess).statistic)
-    best = {str(q): bool(min(scores[:q]) <= limit) for q in TRIES if q <= count}
-    hits = sum(score <= limit for score in scores)
-    return [rate("key_specificity", hits, count, extra={"best_of": best, "best_statistic": min(scores), "threshold": limit})]
-
-
-def _forging(method: OwnershipMethod, strangers: list[nn.Module], key: Key, data: Any, nulls: list[nn.Module], job: Job) -> list[Row]:
-    """Return whether a key can be made to fit a model after the fact, and what becomes of the claim without a dated commitment."""
-    del key
-    if not isinstance(method, MarkMethod) or not strangers:
-        return []
-    secret = derive(job.seed.to_bytes(8, "big") * 4, "forgery")
-    try:
-        forged = method.forge(strangers[0], data, secret=secret, nulls=nulls, rng=generator(derive_seed(job.seed, "forgery")))
-        verdict = method.verify(Suspect.of_model(strangers[0]), forged)
-    except InputError as error:
-        return [Row(metric="forged_key_fits", value=float("nan"), n=0, flags=(str(error),))]
-    return [rate("forged_key_fits", int(verdict.matches), 1, extra={"statistic": verdict.statistic, "decision": verdict.decision.value})]
 
 
 def _stealth(key: Key, nulls: list[nn.Module], test: Any) -> list[Row]:

@@ -115,8 +115,8 @@ def _parsed(data: bytes, name: str) -> tuple[dict[str, NDArray[np.generic]], dic
         arrays, facts = parse_arrays(data, name)
     except UnsafeFileError:
         raise
-    except FormatError as error:
-        message = f"{name} was altered or is damaged: {error}" if marked else f"{name} is no modelward key: {error}"
+    except FormatError as error:  # what the reader of the bytes says of them tells the holder of a key nothing
+        message = f"{name} was altered or is damaged, it may be cut short: take a backup" if marked else f"{name} is no modelward key"
         raise (UnsafeFileError if marked else FormatError)(message) from error
     if not marked:
         message = f"{name} is no modelward key"

@@ -85,9 +85,22 @@ class Grant:
 
     def state(self, today: dt.date | None = None) -> str:
         """Return ``active``, ``revoked`` or ``expired`` on a day (UTC; by default this one)."""
-        day = today or dt.datetime.now(dt.UTC).date()
-        over = self.expires is not None and day > dt.date.fromisoformat(self.expires)
+        over = self.expires is not None and is_past(self.expires, today)
         return EXPIRED if self.status == ACTIVE and over else self.status
+
+
+def today() -> dt.date:
+    """Return this day in UTC, by which grants begin and end."""
+    return dt.datetime.now(dt.UTC).date()
+
+
+def is_past(day: str, now: dt.date | None = None) -> bool:
+    """Return whether a day (ISO 8601) lies before another one, by default this one.
+
+    >>> is_past("2030-06-30", dt.date(2030, 6, 30)), is_past("2030-06-30", dt.date(2030, 7, 1))
+    (False, True)
+    """
+    return (now or today()) > dt.date.fromisoformat(day)
 
 
 def require_name(name: str) -> str:
@@ -115,3 +128,15 @@ def require_day(text: str | None) -> str | None:
     except ValueError as error:
         message = f"a day is written as 2030-06-30, not as {text[:40]!r}"
         raise UsageError(message) from error
+
+
+def require_ahead(day: str | None) -> str | None:
+    """Return the last day of a grant that is to be made, or ``None`` for none; raises `UsageError` for a day that is past.
+
+    >>> require_ahead("9999-12-31"), require_ahead(None)
+    ('9999-12-31', None)
+    """
+    if day is not None and is_past(day):
+        message = f"{day} is past, so the grant would never hold; its last day is today or later"
+        raise UsageError(message)
+    return day

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modelward.core.errors import FormatError, UsageError
 from modelward.io.files import one_line, read_bytes, require_text
-from modelward.keys.grants import require_day, require_name
+from modelward.keys.grants import require_ahead, require_day, require_name
 
 CAP = 4 * 2**20
 MOST = 100_000
@@ -20,7 +20,7 @@ def read_roster(path: Path | str) -> list[tuple[str, str | None]]:
     Raises
     ------
     FormatError
-        naming the line: another header, a name or a day that is none, a user who occurs twice, more than 100,000 users.
+        naming the line: another header, a name or a day that is none, a day that is past, a user who occurs twice, more than 100,000 users.
 
     Examples
     --------
@@ -63,4 +63,4 @@ def _read(row: list[str], columns: int) -> tuple[str, str | None]:
     if len(row) != columns:
         message = f"{columns} cells were expected, there are {len(row)}"
         raise UsageError(message)
-    return require_name(row[0]), require_day(row[1] if columns > 1 else None)
+    return require_name(row[0]), require_ahead(require_day(row[1] if columns > 1 else None))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modelward.core.card import Active, Capacity, Card, Function, Mechanism, Protection, Scenario, Target, Taxonomy
 from modelward.core.errors import InputError
-from modelward.core.guard import state_digest
+from modelward.core.guard import float_types, private_copy, state_digest
 from modelward.core.image_locks import DataLock, LockedImages
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
@@ -129,12 +129,13 @@ class DatasetLock(DataLock):
         return [Shifts(eps=self.eps, unit=self.unit, block=side, steps=self.steps, batch=self.batch) for side in sides]
 
     def _lock(self, images: ImageSet, surrogate: nn.Module, *, secret: bytes | None, rng: torch.Generator) -> tuple[LockedImages, Key]:
+        own = state_digest(surrogate)
+        if set(float_types(surrogate)) - {torch.float32}:
+            surrogate = private_copy(surrogate).float()  # nothing of it is handed out: only what its features say of the images counts
         require_takes(surrogate, images.pixels)
         if secret is None:
             secret = bytes(torch.randint(0, 256, (32,), generator=rng).tolist())
-        name = derive(
-            secret, "dataset-lock", images.digest, ledger.manifest_digest(self.settings()), state_digest(surrogate), length=16
-        ).hex()
+        name = derive(secret, "dataset-lock", images.digest, ledger.manifest_digest(self.settings()), own, length=16).hex()
         root, names = derive(secret, "dataset-lock", name), ledger.names(len(images))
         guides, groups = self._guides(surrogate, images, root)
         pixels, how, rooms = (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modelward.core.card import Active, Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.claims import Claim, withstands
 from modelward.core.errors import InputError
-from modelward.core.guard import predict, private_copy, state_digest
+from modelward.core.guard import predict, private_copy, require_float32, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.locking import ModelLock
@@ -133,6 +133,7 @@ class SampleLock(ModelLock):
         )  # fmt: skip
 
     def _lock(self, model: nn.Module, data: ImageSet, *, secret: bytes | None, rng: torch.Generator) -> tuple[nn.Module, Key]:
+        require_float32(model, self.card.name)
         drawn = secret or torch.randint(0, 256, (32,), generator=rng, dtype=torch.uint8).numpy().tobytes()
         own = derive(drawn, self.card.name)
         codes = Codes(own, self.identity_bits)

@@ -163,8 +163,9 @@ def mix_outputs(model: nn.Module, mixing: torch.Tensor, shift: torch.Tensor) -> 
     name, old = find_head(made)
     if old.bias is None:
         raise InputError("the outputs of a head without biases cannot be mixed with a shift")
-    rows = (mixing @ old.weight.detach().flatten(1)).view(len(mixing), *old.weight.shape[1:])
-    return _with_head(made, name, old, rows, mixing @ old.bias.detach() + shift)
+    kind = old.weight.dtype
+    rows = (mixing.to(kind) @ old.weight.detach().flatten(1)).view(len(mixing), *old.weight.shape[1:])
+    return _with_head(made, name, old, rows, mixing.to(kind) @ old.bias.detach() + shift.to(kind))
 
 
 def _like(old: WeightLayer, outputs: int) -> WeightLayer:

@@ -73,7 +73,7 @@ def find_layer(model: nn.Module, name: str = "auto", *, bits: int) -> tuple[str,
     Raises
     ------
     InputError
-        when there is no such layer, or when its filters are too short.
+        when there is no such layer, when its filters are too short, or when ``"auto"`` cannot tell the head from the hidden layers.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def find_layer(model: nn.Module, name: str = "auto", *, bits: int) -> tuple[str,
     >>> find_layer(build("lenet5", classes=10, rng=generator(0)), bits=64)
     ('body.3', Conv2d(6, 16, kernel_size=(5, 5), stride=(1, 1)))
     """
-    last = head(model)[1]
+    last = _head(model) if name == "auto" else None
     layers = {found: layer for found, layer in weight_layers(model) if (layer is not last if name == "auto" else found == name)}
     if not layers:
         what = "no hidden linear or convolutional layer" if name == "auto" else f"no linear or convolutional layer {name!r}"
@@ -98,6 +98,21 @@ def find_layer(model: nn.Module, name: str = "auto", *, bits: int) -> tuple[str,
         message = f"the weights of {chosen[0]} serve in two places; a mark needs a layer of its own, name one with layer="
         raise InputError(message)
     return chosen
+
+
+def _head(model: nn.Module) -> WeightLayer:
+    """Return the layer of the logits, which carries no mark; raises `InputError` for a network in which it cannot be told."""
+    try:
+        return head(model)[1]
+    except InputError as error:
+        kinds = sorted({type(module).__name__ for module in model.modules() if next(module.children(), None) is None})
+        message = (
+            f"a mark in weights needs a hidden linear or convolutional layer below a head that is linear or a 1x1 convolution; this "
+            f"{type(model).__name__} has no such head, its layers are {', '.join(kinds)}"
+        )
+        hidden = [name for name, _ in weight_layers(model)][:-1]
+        message += f"; name one of its hidden layers yourself, as in layer={hidden[-1]}" if hidden else ""
+        raise InputError(message) from error
 
 
 def _width(layer: WeightLayer) -> int:

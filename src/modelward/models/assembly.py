@@ -13,11 +13,11 @@ from modelward.core.canonical import canonical_json
 from modelward.core.card import Card
 from modelward.core.catalogue import find
 from modelward.core.errors import FormatError, InputError, UsageError
-from modelward.models.filling import fill
+from modelward.models.filling import fill, place
 from modelward.models.net import Net
 from modelward.models.nets import infer
 
-DEEPEST = 8
+DEEPEST, BFLOAT16 = 8, "bfloat16"
 
 
 class Maker(Protocol):
@@ -52,6 +52,8 @@ class Assembly(nn.Module):
     numbers
         names of scalars that are fitted, such as a threshold; kept as buffers of that name, 0 at first.
     """
+
+    casts_images: ClassVar[bool] = True  # the networks inside do
 
     def __init__(
         self, maker: Maker, parts: Sequence[nn.Module], *, tools: Mapping[str, nn.Module] | None = None, numbers: Sequence[str] = ()
@@ -170,14 +172,12 @@ def _filled(made: Assembly, tensors: Mapping[str, Tensor], name: str) -> Assembl
     if odd:
         message = f"{name}: tensor {odd[0]!r} does not fit its description"
         raise FormatError(message)
-    with torch.no_grad():
-        for key, tensor in tensors.items():
-            wanted[key].copy_(tensor)
+    place(made, tensors, name)
     return made
 
 
 def pack(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a network or an assembly, and facts from which `unpack` builds it again.
+    """Return the tensors of a network or an assembly, of types that numpy knows, and facts from which `unpack` builds it again.
 
     Examples
     --------
@@ -192,18 +192,23 @@ def pack(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     plan = plan_of(model)
-    if "arch" in plan:
-        return tensors, {"arch": plan["arch"], "size": json.dumps(plan["size"])}
-    return tensors, {"plan": canonical_json(plan).decode()}
+    facts = {"arch": plan["arch"], "size": json.dumps(plan["size"])} if "arch" in plan else {"plan": canonical_json(plan).decode()}
+    unknown = sorted(key for key, tensor in tensors.items() if tensor.dtype == torch.bfloat16)  # numpy does not know it
+    tensors |= {key: tensors[key].view(torch.int16) for key in unknown}
+    return tensors, facts | ({BFLOAT16: json.dumps(unknown)} if unknown else {})
 
 
 def unpack(tensors: Mapping[str, Tensor], facts: Mapping[str, str], name: str = "the model") -> Net | Assembly:
     """Return the model that `pack` took apart, in eval mode; raises `FormatError` for facts or tensors that do not fit."""
     try:
         plan = json.loads(facts["plan"]) if "plan" in facts else {"arch": facts["arch"], "size": json.loads(facts["size"])}
-    except (KeyError, ValueError, RecursionError) as error:
+        coarse = set(json.loads(facts.get(BFLOAT16, "[]")))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         message = f"{name} does not say how it is built"
         raise FormatError(message) from error
+    tensors = {
+        key: tensor.view(torch.bfloat16) if key in coarse and tensor.dtype == torch.int16 else tensor for key, tensor in tensors.items()
+    }
     if not isinstance(plan, dict):
         message = f"{name} does not say how it is built"
         raise FormatError(message)

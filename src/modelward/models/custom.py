@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from modelward.core import consent
 from modelward.core.errors import InputError, UnsafeFileError
-from modelward.core.guard import frozen
+from modelward.core.guard import computes_in, frozen
 from modelward.core.nearest import nearest
 from modelward.core.rng import forked, generator
 
@@ -118,7 +118,7 @@ def input_shape(arch: str, body: nn.Module, shapes: Sequence[Shape]) -> tuple[Sh
     for shape in shapes:
         try:
             with forked(generator(0)), frozen(body), torch.no_grad():
-                logits = body(torch.zeros(2, *shape))
+                logits = body(torch.zeros(2, *shape, dtype=computes_in(body)))
         except Exception as error:  # noqa: BLE001  # somebody else's code raises whatever it likes
             reasons.append(f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}")
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ class Net(nn.Module):
     """A body behind its normalisation: ``body((x[:, order] - mean) / std)``.
 
     ``arch`` is its name with arguments, as in ``--arch``; ``size`` the (height, width) it was built for. The tensors ``mean`` and ``std`` are part
-    of its state, and so is ``order`` where the body does not take its channels as they come.
+    of its state, and so is ``order`` where the body does not take its channels as they come. Images may be of any floating type: the body gets
+    them in its own, and the logits of a body in half precision come back as float32.
 
     Parameters
     ----------
@@ -34,6 +36,7 @@ class Net(nn.Module):
     tensor([ 1.,  0., -1.])
     """
 
+    casts_images: ClassVar[bool] = True
     mean: Tensor
     std: Tensor
     order: Tensor | None
@@ -69,5 +72,12 @@ class Net(nn.Module):
             raise InputError(message)
         if self.order is not None:
             x = x[:, self.order]
-        logits: Tensor = self.body((x - self.mean) / self.std)
-        return logits
+        x = (x - self.mean) / self.std
+        kind = next((parameter.dtype for parameter in self.body.parameters() if parameter.is_floating_point()), x.dtype)
+        x = x if x.dtype == kind else x.to(kind)  # after the normalisation, so that bfloat16 rounds once
+        if kind == torch.float32:
+            logits: Tensor = self.body(x)
+            return logits
+        with torch.autocast(x.device.type, enabled=False):  # it brings a type of its own, which does not go with these weights
+            logits = self.body(x)
+        return logits.float() if kind in {torch.float16, torch.bfloat16} else logits

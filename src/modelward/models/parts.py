@@ -78,7 +78,7 @@ def replace_head(model: nn.Module, classes: int, *, rng: torch.Generator) -> tup
     parent, _, last = name.rpartition(".")
     if not last or model is old:
         raise InputError("this model is a single layer; a new last layer would leave nothing of it")
-    setattr(model.get_submodule(parent), last, new)
+    setattr(model.get_submodule(parent), last, new.to(old.weight.dtype))
     if isinstance(model, Net):
         model.classes = classes
     return name, new

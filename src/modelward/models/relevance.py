@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from modelward.core.errors import InputError, UsageError
+from modelward.core.guard import float_types
 from modelward.core.nearest import nearest
 from modelward.models.channels import traced
 from modelward.models.net import Net
@@ -54,6 +55,7 @@ class Relevance:
         root, graph = traced(model)
         self.steps: list[Step] = plan(root, graph)
         self.net = model if isinstance(model, Net) else None
+        self.kind = next(iter(float_types(root)), torch.float32)
         inputs = [node for node in graph.nodes if node.op == "placeholder"]
         self.input, self.output = inputs[0], next(node for node in graph.nodes if node.op == "output").args[0]
         if not isinstance(self.output, fx.Node) or not self.steps:
@@ -80,11 +82,11 @@ class Relevance:
         """
         chosen = named(rule)
         parts = zip(x.split(MOST), classes.split(MOST), strict=True)
-        return torch.cat([self._maps(images, labels, chosen, start, keep=differentiable) for images, labels in parts])
+        return torch.cat([self._maps(images, labels, chosen, start, keep=differentiable).to(x.dtype) for images, labels in parts])
 
     def _maps(self, x: Tensor, classes: Tensor, rule: Rule, start: str, *, keep: bool) -> Tensor:
         with torch.set_grad_enabled(keep):
-            inside, *ends = self._normalised(x)
+            inside, *ends = (v if v.dtype == self.kind else v.to(self.kind) for v in self._normalised(x))
             values, bounds = self._forward(inside, (ends[0], ends[1]))
             logits: Tensor = values[self.output]
             self._require(logits, classes)
@@ -94,7 +96,7 @@ class Relevance:
         found = self._backward(relevance, values, bounds, rule, keep=keep)
         if self.net is None or self.net.order is None:
             return found
-        return torch.zeros_like(x).index_add(1, self.net.order, found)
+        return torch.zeros_like(found).index_add(1, self.net.order, found)
 
     def _normalised(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the images as the body sees them, and the lowest and highest values that they could have."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from modelward.core.card import Capacity, Card, Function, Taxonomy
-from modelward.core.claims import withstands
+from modelward.core.claims import Claim, withstands
 from modelward.core.errors import InputError
 from modelward.core.guard import predict
 from modelward.core.images import ImageSet
@@ -82,7 +82,7 @@ class AdditionalClass(TriggerMethod):
         ),
         claims=(
             *withstands("ftal", "prune", "wrap-reconstruct"),
-            "the payload of every key image is read without an error from a PNG",
+            Claim("the payload of every key image is read without an error from a PNG", metric="payload_errors", figure="100 %"),
         ),
         limits=(
             "one more output can be seen and dropped; padding hides which one, not that there are more outputs than names",
@@ -188,17 +188,25 @@ class AdditionalClass(TriggerMethod):
         classes = len(key.fact(list, "classes"))
         return trace_of(observed.tensors["answers"][: len(key.tensor("labels"))], key.tensor("shown"), classes)
 
+    def enrolled(self, key: Key) -> Self:
+        """Return this method with the settings that ``key`` was made with; raises `InputError` for a key of another method."""
+        if key.method != self.card.name:
+            message = f"this is a key of {key.method}, not of {self.card.name}"
+            raise InputError(message)
+        return super().enrolled(key)
+
     def _carrier(self, key: Key) -> Payload:
         """Return what writes and reads the payloads of ``key``."""
         method = self.enrolled(key)
         return carrier_of(key, method.payload, method.codec)
 
-    def issue(self, key: Key, users: Sequence[str]) -> Tensor:
+    def issue(self, key: Key, users: Sequence[str], *, first: int = 0) -> Tensor:
         """Return one key image for each of ``users``, uint8 (N, C, H, W): save them as PNG, the lowest bits do not live through JPEG.
 
-        An image tells later to whom it was issued. It does not tell who leaked a model: all users' models answer it alike.
+        An image tells later to whom it was issued. It does not tell who leaked a model: all users' models answer it alike. The key images are
+        handed out in their order from the ``first`` on.
         """
-        return issue_images(self._carrier(key), keys_of(key), users)
+        return issue_images(self._carrier(key), keys_of(key), users, first)
 
     def read(self, image: Tensor, key: Key, *, users: Sequence[str] = (), registry: Registry | None = None) -> Reading:
         """Return whom an image (C, H, W), uint8, was issued to, or why that cannot be told.
@@ -211,7 +219,7 @@ class AdditionalClass(TriggerMethod):
             its users must hold an active grant for ``additional-class``.
         """
         known = [*users, self.enrolled(key).user or OWNER]
-        return read_image(self._carrier(key), image, known, registry, self.card.name)
+        return read_image(self._carrier(key), keys_of(key), image, known, registry, self.card.name)
 
     def authenticate(
         self, suspect: Suspect | nn.Module, image: Tensor, key: Key, *, users: Sequence[str] = (), registry: Registry | None = None

@@ -54,7 +54,7 @@ class Adi(TriggerMethod):
         paper="Adi, Baum, Cisse, Pinkas, Keshet: Turning your weakness into a strength, USENIX Security 2018, arXiv 1802.04633",
         taxonomy=TRIGGER,
         claims=(
-            *withstands("ftll", "ftal"),
+            *withstands("ftll", "ftal", figures=dict.fromkeys(("ftll", "ftal"), "about 100 % of the key images")),
             "can be proven several times, with other key images",
         ),
         limits=(

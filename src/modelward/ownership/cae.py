@@ -181,9 +181,11 @@ class CAE(MatchingMethod):
         self, model: nn.Module, pixels: Tensor, labels: Tensor, copies: Sequence[nn.Module], references: Sequence[nn.Module]
     ) -> Tensor:
         """Return, per image, the other class that source and surrogates lean to most beyond what the references do."""
-        lean = torch.stack([predict(net, pixels).log_softmax(1) for net in (model, *copies)]).mean(0)
-        if references:
-            lean = lean - torch.stack([predict(net, pixels).log_softmax(1) for net in references]).mean(0)
+        ours, others = ([predict(net, pixels).log_softmax(1) for net in group] for group in ((model, *copies), references))
+        shared = min(found.shape[1] for found in (*ours, *others))  # a marked source may have outputs that the others lack
+        lean = torch.stack([found[:, :shared] for found in ours]).mean(0)
+        if others:
+            lean = lean - torch.stack([found[:, :shared] for found in others]).mean(0)
         return lean.scatter(1, labels[:, None], -torch.inf).argmax(1)
 
     def _descend(

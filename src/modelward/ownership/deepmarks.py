@@ -85,7 +85,10 @@ class DeepMarks(WeightMethod):
             Scenario.WHITE_BOX, Mechanism.PARAMETER, capacity=Capacity.MULTI_BIT, protection=Protection.PASSIVE,
             functions=(Function.OWNERSHIP, Function.IDENTITY),
         ),
-        claims=("names the user whose copy leaked", "names colluders who average their copies", *withstands("ftal", "prune")),
+        claims=(
+            "names the user whose copy leaked", "names colluders who average their copies",
+            *withstands("ftal", "prune"),
+        ),
         limits=(
             "a key can be made for any network after the fact: only a dated commitment to it says whose model it is",
             "users who shift the filters, or mark their copy again, can hide",

@@ -71,7 +71,7 @@ class EWE(TriggerMethod):
         title="stamped key images whose representations are entangled with a class",
         paper="Jia, Choquette-Choo, Chandrasekaran, Papernot: Entangled watermarks as a defense against model extraction, USENIX Security 2021",
         taxonomy=TRIGGER,
-        claims=withstands("extract-l", "ftal", "prune"),
+        claims=withstands("extract-l", "ftal", "prune", figures={"extract-l": "38 to 65 % of the key images"}),
         limits=(
             "what is left after extraction is a part of the mark: the verdict needs many key images and null models that answer few of them",
             (

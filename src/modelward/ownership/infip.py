@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
-from modelward.core.claims import withstands
+from modelward.core.claims import Claim, withstands
 from modelward.core.errors import InputError, UsageError
 from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
@@ -90,8 +90,8 @@ class InFIP(OwnershipMethod):
             functions=(Function.OWNERSHIP,),
         ),
         claims=(
-            *withstands("ftal", "prune"), "recognises models overwritten with another mark",
-            "leaves the model as it is",
+            *withstands("ftal", "prune"), Claim("recognises models overwritten with another mark", attack="overwrite"),
+            Claim("leaves the model as it is", metric="fidelity_drop"),
         ),
         limits=(
             "needs the suspect's weights, and layers that a rule of relevance is known for",
@@ -134,10 +134,11 @@ class InFIP(OwnershipMethod):
         return min(self.references, nulls // 2, spare if spare > 0 else max(1, nulls // 4))
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
-        """Return what somebody does who knows the method: pushes the maps away, or changes the weights under the same function."""
+        """Return what somebody does who knows the method: pushes the maps away, changes the weights under the same function, or marks the copy."""
+        marks = tuple(Attack("overwrite", {"method": name}, "stolen") for name in ("uchida", "zhang"))
         return (
             Attack("push-maps"), Attack("dummy-channels", {}, "none"), Attack("shift-logits", {}, "none"), Attack("rescale", {}, "none"),
-            Attack("permute", {}, "none"),
+            Attack("permute", {}, "none"), *marks,
         )  # fmt: skip
 
     def _protect(

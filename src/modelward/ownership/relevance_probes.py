@@ -36,7 +36,7 @@ def chosen(
         when too few images serve.
     """
     probabilities = predict(model, data.pixels).softmax(1)
-    sure, classes = probabilities.max(1)
+    sure, classes = probabilities[:, : len(data.classes)].max(1)  # other models lack what outputs the owner's has beyond the classes
     worth = torch.where(sure >= confidence, 1.0, sure) + 1e-3 * torch.rand(len(sure), generator=rng)
     index = balanced(classes, worth, count * (pool if references else 1))
     if len(index) < MIN_PROBES:

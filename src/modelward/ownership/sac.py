@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.claims import withstands
@@ -141,11 +142,11 @@ class SAC(OwnershipMethod):
         siblings, nulls = nulls[:split], nulls[split:]
         candidates = mixture(data, rng=rng) if self.kind == "mixed" else copies(data, self.corruption, self.levels, rng=rng)
         chosen = select(candidates, self.kind, self.count, victim=model, references=siblings, rng=rng)
-        answers = torch.stack([predict(net, chosen.pixels) for net in (model, *siblings)])
+        answers = stacked([predict(net, chosen.pixels) for net in (model, *siblings)])
         null_answers, theft_answers = ([predict(net, chosen.pixels) for net in group] for group in (nulls, thieves))
         scores = {}
         for view in dict.fromkeys(map(self.view_for, Access)):
-            own = [view_of(logits, view, are_logits=True) for logits in answers]
+            own = [view_of(logits, view, are_logits=True) for logits in unstacked(answers)]
             null, theft = ([self._statistic(o, own, view, are_logits=True) for o in group] for group in (null_answers, theft_answers))
             scores[view] = vars(Calibration.split(null, theft, self.alpha))
         facts: dict[str, Any] = {
@@ -175,7 +176,7 @@ class SAC(OwnershipMethod):
     def _judge(self, observed: Observation, key: Key) -> Verdict:
         method = self.enrolled(key)
         view = method.view_for(observed.access)
-        own = [view_of(logits, view, are_logits=True) for logits in key.tensor("answers")]
+        own = [view_of(logits, view, are_logits=True) for logits in unstacked(key.tensor("answers"))]
         statistic = method._statistic(observed.tensors["answers"], own, view, are_logits=observed.access is Access.WEIGHTS)  # noqa: SLF001
         notes = (
             () if view == method.statistic_view else (f"Only {NAMES[view]} were answered; the {view} view of the same probes was used.",)
@@ -184,3 +185,19 @@ class SAC(OwnershipMethod):
         siblings = len(key.tensor("answers")) - 1
         name = f"deviation not shared ({view}, {siblings} siblings)" if siblings else f"correlation distance ({view})"
         return calibration.verdict(statistic, observed, method=self.card.name, variant=method.variant, name=name, notes=notes)
+
+
+def stacked(answers: Sequence[Tensor]) -> Tensor:
+    """Return logits (n, K) of several models as one tensor (m, n, K); outputs that a model lacks, such as those of a marked source, are minus infinity.
+
+    >>> wide = stacked([torch.zeros(2, 3), torch.ones(2, 2)])
+    >>> wide.shape, [part.shape[1] for part in unstacked(wide)]
+    (torch.Size([2, 2, 3]), [3, 2])
+    """
+    width = max(logits.shape[1] for logits in answers)
+    return torch.stack([F.pad(logits, (0, width - logits.shape[1]), value=-torch.inf) for logits in answers])
+
+
+def unstacked(answers: Tensor) -> list[Tensor]:
+    """Return the logits of each model of `stacked`, each with its own outputs."""
+    return [logits[:, ~(logits == -torch.inf).all(0)] for logits in answers]

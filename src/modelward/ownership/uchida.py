@@ -63,7 +63,10 @@ class Uchida(WeightMethod):
         title="message bits in the mean filter of one layer",
         paper="Uchida, Nagai, Sakazawa, Satoh: Embedding watermarks into deep neural networks, ICMR 2017, arXiv 1701.04082",
         taxonomy=PARAMETER,
-        claims=(*withstands("ftal", "prune"), Claim("does not cost accuracy", metric="fidelity_drop", most=0.01)),
+        claims=(
+            *withstands("ftal", "prune", figures={"prune": "65 % of the weights"}),
+            Claim("does not cost accuracy", metric="fidelity_drop", most=0.01, figure="error 7.97 to 8.37 % marked, 8.04 % unmarked"),
+        ),
         limits=(
             "a key can be made for any network after the fact: only a dated commitment to it says whose model it is",
             "a second mark of the same scheme, and shifted filters, can overwrite it",

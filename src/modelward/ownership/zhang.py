@@ -58,7 +58,7 @@ class Zhang(TriggerMethod):
         title="stamped, noisy or unrelated key images that carry one wrong label",
         paper="Zhang et al.: Protecting intellectual property of deep neural networks with watermarking, AsiaCCS 2018",
         taxonomy=TRIGGER,
-        claims=withstands("ftal", "ftll", "prune"),
+        claims=withstands("ftal", "ftll", "prune", figures={"prune": "mostly to 90 % of the weights"}),
         limits=(
             "one stamp and one target class: a search for small triggers finds and removes it",
             "does not survive extraction: a new model that learns from answers to ordinary images never sees the stamp",

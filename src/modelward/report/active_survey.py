@@ -15,12 +15,13 @@ Row = Mapping[str, Any]
 REQUIREMENTS = {
     "effectiveness": "accuracy with the key: at most 2 points below the original",
     "denial": "accuracy without it: at most 5 points above chance; of networks trained on locked images, 30 points below the original",
-    "security": "no key of random content opens it (most are refused for a digest); cutting the lock out of the file leaves at most 5 points above chance",
+    "security": "no key of random content opens it, and none of another build (most are refused for a digest); cutting the lock out of the file "
+    "leaves at most 5 points above chance",
     "uniqueness": "every user's key names its user",
     "fidelity": "what locking costs whoever holds the key, paired: at most 2 points",
     "stealth": "by what the lock could be noticed",
     "robustness": "the best unlock, beside training from scratch on the same images: at most 15 points above chance, or no better than from scratch",
-    "scalability": "time to issue a key to one more user",
+    "scalability": "time to issue a key, or a copy of unlocked images, to one more user",
     "overhead": "time of an authorised answer beside a plain one; time to lock",
     "revocability": "what revoking a user takes",
     "black-box feasibility": "whether it works where the model is only asked through an interface",
@@ -105,9 +106,15 @@ def _working(first: Mapping[str, Row], chance: float | None) -> dict[str, dict[s
 def _misused(first: Mapping[str, Row], chance: float | None) -> dict[str, dict[str, Any]]:
     """Return what forging a key, editing the file and passing keys on lead to."""
     made = {name: _said() for name in ("security", "uniqueness", "stealth")}
-    guessed, stripped, named, seen = (first.get(name) for name in ("guessed_keys_open", "stripped", "users_named", "stealth"))
+    guessed, foreign, stripped = (first.get(name) for name in ("guessed_keys_open", "foreign_keys_open", "stripped"))
+    named, seen = first.get("users_named"), first.get("stealth")
     if guessed:
         told, good = f"{round(guessed['value'] * guessed['n'])} of {guessed['n']} keys open", guessed["value"] == 0
+        if foreign:
+            told, good = (
+                f"{told}; {round(foreign['value'] * foreign['n'])} of {foreign['n']} of another build",
+                good and foreign["value"] == 0,
+            )
         if stripped and chance is not None:
             told, good = f"{told}; cut out: {_figure(stripped)}", good and stripped["value"] <= chance + POINTS_ABOVE
         made["security"] = _said(told, passes=good)

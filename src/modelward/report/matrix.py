@@ -6,24 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modelward.core.claims import Claim
+from modelward.report.measures import COLUMNS, METRICS, shown, taken
 from modelward.report.pooling import pooled_cell, pooled_measure
 
 Row = Mapping[str, Any]
 MAX_DROP = 0.05
-# metric of a row, what the column is called, the largest value that passes, in words how it is shown
-COLUMNS: tuple[tuple[str, str, float | None], ...] = (
-    ("fidelity_drop", "accuracy lost", 0.02),
-    ("verification", "verifies", None),
-    ("false_claims", "false claims, bound", None),
-    ("strangers_accused", "strangers accused", 0.0),
-    ("key_specificity", "other keys fit", 0.01),
-    ("forged_key_fits", "forged key fits", None),
-    ("stealth", "stands out", None),
-    ("capacity_bits", "bits", None),
-    ("queries", "queries", None),
-    ("protect_seconds", "seconds to protect", None),
-)
-SAME = {"stealth": ("stealth", "key_image_auc")}  # what stands in one column: a mark is in key images or in weights
 STATES = {
     "robust": "the key fits after every setting that leaves the thief a useful model",
     "broken": "the thief keeps a useful model and the key no longer fits",
@@ -76,7 +63,7 @@ def _line(name: str, own: Sequence[Row], attacks: Sequence[str], lost: Mapping[s
     """Return the entry of one protection, from its own rows: those of each seed by themselves, then pooled."""
     seeds = dict.fromkeys(row.get("repeat") for row in own) or {None: None}
     parts = [_of_seed([row for row in own if row.get("repeat") == seed], attacks, lost) for seed in seeds]
-    measures = {metric: pooled_measure(metric, [part["measures"][metric] for part in parts]) for metric, _, _ in COLUMNS}
+    measures = {metric: pooled_measure(metric, [part["measures"][metric] for part in parts]) for metric in METRICS}
     cells = {attack: pooled_cell([part["cells"][attack] for part in parts]) for attack in attacks}
     verdicts = [held(claim, cells, measures) for claim in said]
     return {"name": name, "measures": measures, "cells": cells, "said": [vars(claim) for claim in said], "claims": verdicts}
@@ -84,7 +71,7 @@ def _line(name: str, own: Sequence[Row], attacks: Sequence[str], lost: Mapping[s
 
 def _of_seed(own: Sequence[Row], attacks: Sequence[str], lost: Mapping[str, str]) -> dict[str, Any]:
     """Return the measurements and the cells of one protection with one seed."""
-    measures = {metric: next((row for row in own if row["metric"] in SAME.get(metric, (metric,))), None) for metric, _, _ in COLUMNS}
+    measures = {metric: taken(metric, own) for metric in METRICS}
     fits = bool((measures["verification"] or {}).get("extra", {}).get("matches"))
     after = [row for row in own if row["metric"] == "after_attack"]
     cells = {attack: cell_of([row for row in after if row["attack"] == attack], lost.get(attack), fits=fits) for attack in attacks}
@@ -118,76 +105,81 @@ def cell_of(points: Sequence[Row], failure: str | None = None, *, fits: bool = T
 def held(claim: Claim, cells: Mapping[str, Mapping[str, Any]], measures: Mapping[str, Any]) -> dict[str, Any]:
     """Return what became of a claim: ``holds``, ``violated`` or ``not tested``; without rows it is never more than not tested.
 
+    ``by`` names the rows that decide: the attack or metric, how many they are, and what was found.
+
     Examples
     --------
     >>> claim = Claim("survives pruning", attack="prune")
     >>> [held(claim, cells, {})["verdict"] for cells in ({}, {"prune": {"state": "robust"}}, {"prune": {"state": "broken"}})]
     ['not tested', 'holds', 'violated']
+    >>> held(Claim("costs nothing", metric="fidelity_drop"), {}, {"fidelity_drop": {"value": 0.01, "n": 500, "extra": {}}})["by"]
+    'fidelity_drop, 1 row: 1.0, n 500'
     """
-    verdict = "not tested"
+    verdict, rows, found = "not tested", 0, ""
     if claim.attack:
-        state = cells.get(claim.attack, {}).get("state", "not tested")
-        verdict = {"robust": "holds", "broken": "violated", "fragile": "violated"}.get(state, "not tested")
+        cell = cells.get(claim.attack, {})
+        verdict = {"robust": "holds", "broken": "violated", "fragile": "violated"}.get(cell.get("state", ""), verdict)
+        rows, found = cell.get("points", 0), _found(cell)
     elif claim.metric:
         row = measures.get(claim.metric)
         if row is not None and row["value"] is not None:
             verdict = "holds" if row["value"] <= claim.most else "violated"
-    return {"text": str(claim), "source": claim.source, "verdict": verdict, "attack": claim.attack, "metric": claim.metric}
+            rows, found = row.get("rows", 1), f"{shown(claim.metric, row)}, n {row.get('n', 1)}"
+    by = f"{claim.attack or claim.metric}, {rows} row{'s' * (rows != 1)}{': ' * bool(found)}{found}" if rows else ""
+    return {"text": str(claim), "source": claim.source, "figure": claim.figure, "verdict": verdict, "attack": claim.attack, "metric": claim.metric,
+            "by": by}  # fmt: skip
 
 
-def shown(metric: str, row: Row | None) -> str:
-    """Return a measurement as it stands in the table; empty when it was not made.
-
-    Examples
-    --------
-    >>> shown("fidelity_drop", {"value": 0.012, "n": 1000, "extra": {}}), shown("queries", None)
-    ('1.2', '')
-    """
-    if row is None or row["value"] is None:
+def _found(cell: Mapping[str, Any]) -> str:
+    """Return in words what the worst setting of an attack left."""
+    worst = cell.get("worst")
+    if not worst:
         return ""
-    extra = row["extra"]
-    if metric == "verification":
-        p = extra.get("p")
-        return ("yes" if extra.get("matches") else "no") + (f", p {p:.2g}" if p is not None else "")
-    if metric == "false_claims":
-        return f"{extra['bound']:.0%}" if extra.get("bound") is not None else ""
-    if metric in {"strangers_accused", "key_specificity"}:
-        return f"{round(row['value'] * row['n'])} of {row['n']}"
-    if metric == "forged_key_fits":
-        return "yes" if row["value"] else "no"
-    if metric == "fidelity_drop":
-        return f"{100 * row['value']:.1f}"
-    return _stands_out(row) if metric == "stealth" else f"{row['value']:,.0f}"
-
-
-def _stands_out(row: Row) -> str:
-    """Return how a mark gives itself away: key images by an AUC, weights by the p of their histogram, with the smallest of layers that carry none."""
-    if row["metric"] == "key_image_auc":
-        return f"AUC {row['value']:.2f}"
-    other = row["extra"].get("least_unmarked_p")
-    return f"{row['unit']} {row['value']:.2g}" + (f", other layers {other:.2g}" if other is not None else "")
-
-
-def passes(metric: str, row: Row | None) -> bool | None:
-    """Return whether a measurement passes its gate; ``None`` where there is no gate, or nothing was measured."""
-    gate = next(most for name, _, most in COLUMNS if name == metric)
-    if row is None or row["value"] is None:
-        return None
-    if metric == "verification":
-        return bool(row["extra"].get("matches"))
-    return None if gate is None else bool(row["value"] <= gate)
+    if cell["state"] == "fragile":
+        return "the key does not fit what was protected"
+    if cell["state"] == "useless":
+        return "no setting left a useful model"
+    limit, lost = worst["extra"].get("threshold"), worst["extra"].get("drop")
+    told = "nothing to read" if worst["value"] is None else f"statistic {worst['value']:.3f}"
+    told += "" if limit is None else f", fits to {limit:.3f}"
+    told += "" if lost is None else f", {100 * lost:.1f} points lost"
+    return f"at worst ({worst['budget']}) {told}" if worst.get("budget") else f"at worst {told}"
 
 
 def csv_rows(matrix: Mapping[str, Any]) -> Iterable[list[str]]:
-    """Yield the matrix as lines of a table: a header, then one line a protection."""
-    yield ["protection", *(title for _, title, _ in COLUMNS), *matrix["attacks"]]
+    """Yield the matrix as lines of a table: a header, then one line a protection.
+
+    What breaking leaves and costs stands behind all states, so that programs that read those columns by their place still find them.
+    """
+    attacks = matrix["attacks"]
+    costs = [f"{attack}: {what}" for attack in attacks for what in ("points lost at worst", "break cost")]
+    yield ["protection", *(title for _, title, _ in COLUMNS), *attacks, *costs]
     for row in matrix["rows"]:
         measured = [shown(metric, row["measures"][metric]) for metric, _, _ in COLUMNS]
-        yield [
-            row["name"],
-            *measured,
-            *(("" if cell["state"] == "not tested" else cell["state"]) for cell in (row["cells"][a] for a in matrix["attacks"])),
-        ]
+        cells = [row["cells"][attack] for attack in attacks]
+        states = ["" if cell["state"] == "not tested" else cell["state"] for cell in cells]
+        yield [row["name"], *measured, *states, *(text for cell in cells for text in (_lost_at_worst(cell), break_cost(cell)))]
+
+
+def _lost_at_worst(cell: Mapping[str, Any]) -> str:
+    """Return the points of accuracy that the worst setting costs the thief."""
+    lost = cell["worst"]["extra"].get("drop") if cell["worst"] else None
+    return "" if lost is None else f"{100 * lost:.1f}"
+
+
+def break_cost(cell: Mapping[str, Any]) -> str:
+    """Return in words what the cheapest break takes; empty where nothing broke.
+
+    Examples
+    --------
+    >>> break_cost({"break_cost": {"seconds": 9.04, "images": 100, "queries": 20}}), break_cost({"break_cost": None})
+    ('9.0 s, 100 images, 20 queries', '')
+    """
+    cost = cell["break_cost"]
+    if not cost:
+        return ""
+    asked = f", {cost['queries']} queries" if cost.get("queries") else ""
+    return f"{cost['seconds']:.1f} s, {cost['images']} images{asked}"
 
 
 def leaders(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:

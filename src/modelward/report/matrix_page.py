@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from modelward.core.canonical import canonical_json
 from modelward.report.files import csv_text, write_files
-from modelward.report.matrix import COLUMNS, STATES, csv_rows, leaders, passes, shown
+from modelward.report.key_words import key_words
+from modelward.report.matrix import STATES, break_cost, csv_rows, leaders, name_of
+from modelward.report.measures import COLUMNS, beneath, interval, passes, shown
 from modelward.report.page import environment
 
 SIGNS = {"robust": "✔", "broken": "✘", "useless": "–", "fragile": "!", "failed": "?", "not tested": ""}  # noqa: RUF001  # signs, not letters
@@ -25,8 +27,25 @@ def render_matrix(document: Mapping[str, Any]) -> str:
     matrix = document["matrix"]
     template = environment().get_template("matrix.html.j2")
     return template.render(
-        d=document, m=matrix, states=STATES, signs=SIGNS, columns=COLUMNS, shown=shown, passes=passes, board=leaders(matrix)
-    )
+        d=document, m=matrix, states=STATES, signs=SIGNS, columns=COLUMNS, shown=shown, passes=passes, board=leaders(matrix), interval=interval,
+        beneath=beneath, settings=settings_tried(document.get("rows", ())), break_cost=break_cost, key_words=key_words,
+    )  # fmt: skip
+
+
+def settings_tried(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """Return the rows of every attack on every protection, in the order they were tried, seed by seed.
+
+    Examples
+    --------
+    >>> row = {"metric": "after_attack", "method": "zhang", "variant": "paper", "attack": "prune", "budget": "sparsity 0.5"}
+    >>> list(settings_tried([row, {**row, "metric": "queries"}]))
+    [('zhang, paper', 'prune')]
+    """
+    tried: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["metric"] == "after_attack":
+            tried.setdefault((name_of(row), row["attack"]), []).append(row)
+    return tried
 
 
 def matrix_csv(matrix: Mapping[str, Any]) -> str:

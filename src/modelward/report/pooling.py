@@ -9,7 +9,7 @@ from modelward.statistics import wilson
 
 Row = Mapping[str, Any]
 WORST_FIRST = ("broken", "fragile", "robust", "useless", "failed", "not tested")
-COUNTED = frozenset({"strangers_accused", "key_specificity"})
+COUNTED = frozenset({"strangers_accused", "key_specificity", "payload_errors"})
 MEASURED = frozenset({"broken", "fragile", "robust", "useless"})
 
 
@@ -33,7 +33,7 @@ def pooled_cell(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def pooled_measure(metric: str, rows: Sequence[Row | None]) -> Row | None:
-    """Return one measurement from those of several seeds; ``None`` where no seed measured it.
+    """Return one measurement from those of several seeds, with how many ``rows`` it is made of; ``None`` where no seed measured it.
 
     Examples
     --------
@@ -44,6 +44,11 @@ def pooled_measure(metric: str, rows: Sequence[Row | None]) -> Row | None:
     measured = [row for row in known if row["value"] is not None]
     if len(known) < 2 or not measured:
         return known[0] if known else None
+    return {**_pooled(metric, measured), "rows": len(measured)}
+
+
+def _pooled(metric: str, measured: Sequence[Row]) -> Row:
+    """Return what stands for all the seeds."""
     if metric == "verification":
         return max(measured, key=lambda row: (not row["extra"].get("matches"), row["extra"].get("p") or 0.0))
     if metric == "false_claims":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from modelward.core.card import Mechanism
+from modelward.core.card import Function, Mechanism
 from modelward.core.catalogue import catalogue
 from modelward.report.files import csv_text, write_files
-from modelward.report.matrix import shown
+from modelward.report.measures import UNTESTED, shown
 from modelward.report.page import environment
 
 ATTRIBUTES = ("scenario", "mechanism", "capacity", "type", "function", "target")
@@ -22,7 +23,8 @@ RESISTANCE = (*(f"withstands {family} attacks" for family in FAMILIES), "cheapes
 CUSTOMISED = ("service: asked for", "court: needs", "licensing: users", "edge: seconds to verify", "data owner: unauthorised training")
 ACTIVE = frozenset({"overwrite", "gan-removal", "neural-cleanse", "laundering", "push-maps"})
 EVASION = frozenset({Mechanism.INPUT_PREPROCESS, Mechanism.OUTPUT_CONTROL})
-UNTESTED, UNKNOWN = "not tested", "not known here"
+UNKNOWN = "not known here"
+NOBODY, UNTOLD = "none: it names nobody", "named, without a limit by its card"
 
 
 def family(attack: str) -> str:
@@ -70,7 +72,7 @@ def survey(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:
             "name": row["name"], "why": row["why"], "attributes": attributes(row["name"].partition(",")[0]),
             "basic": {title: shown(metric, row["measures"].get(metric)) or UNTESTED for metric, title in BASIC.items()},
             "resistance": dict(zip(RESISTANCE, _resistance(row), strict=True)),
-            "customised": dict(zip(CUSTOMISED, _customised(row["measures"]), strict=True)),
+            "customised": dict(zip(CUSTOMISED, _customised(row["name"].partition(",")[0], row["measures"]), strict=True)),
             "claims": row["claims"],
         }
         for row in matrix["rows"]
@@ -87,10 +89,32 @@ def _resistance(row: Mapping[str, Any]) -> list[str]:
     costs = [(cell["break_cost"]["seconds"], attack) for attack, cell in row["cells"].items() if cell["break_cost"]]
     tried = any(cell["state"] in {"robust", "broken", "fragile"} for cell in row["cells"].values())
     broken = f"{min(costs)[0]:.1f} s, {min(costs)[1]}" if costs else "none found" if tried else UNTESTED
-    return [*told, broken, shown("forged_key_fits", row["measures"].get("forged_key_fits")) or UNTESTED, UNTESTED]
+    return [*told, broken, shown("forged_key_fits", row["measures"].get("forged_key_fits")) or UNTESTED, _named(row)]
 
 
-def _customised(measures: Mapping[str, Any]) -> list[str]:
+def _named(row: Mapping[str, Any]) -> str:
+    """Return whether colluders can be named at all, by the card; how many are is in no row of the matrix."""
+    return NOBODY if users_of(row["name"].partition(",")[0]) == NOBODY else UNTESTED
+
+
+def users_of(method: str) -> str:
+    """Return how many users a method tells apart, by its card and its usual settings.
+
+    Examples
+    --------
+    >>> [users_of(name) for name in ("deepmarks", "additional-class", "zhang", "nobody's")]
+    ['31 by its usual settings', 'named, without a limit by its card', 'none: it names nobody', 'not known here']
+    """
+    kind = catalogue().get(method)
+    if kind is None:
+        return UNKNOWN
+    if Function.IDENTITY not in kind.card.taxonomy.functions:
+        return NOBODY
+    users = next((entry.default for entry in fields(kind) if entry.name == "users"), None)
+    return f"{users} by its usual settings" if isinstance(users, int) else UNTOLD
+
+
+def _customised(method: str, measures: Mapping[str, Any]) -> list[str]:
     """Return what each application asks of a protection, as far as rows tell."""
     verified, queries = measures.get("verification"), measures.get("queries")
     extra = verified["extra"] if verified else {}
@@ -98,7 +122,7 @@ def _customised(measures: Mapping[str, Any]) -> list[str]:
     count = "" if queries is None or queries["value"] is None else f", {queries['value']:,.0f} queries"
     seconds = verified["seconds"] if verified else None
     return [
-        f"{asked}{count}" if asked else UNTESTED, UNTESTED if forgeable is None else "a dated commitment" if forgeable else "no commitment", UNTESTED,
+        f"{asked}{count}" if asked else UNTESTED, UNTESTED if forgeable is None else "a dated commitment" if forgeable else "no commitment", users_of(method),
         UNTESTED if seconds is None else f"{seconds:.2g}", UNTESTED,
     ]  # fmt: skip
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from modelward.core.wording import told
+
+__all__ = ["interval", "number", "seconds", "told"]
 
 
 def seconds(value: float | None) -> str:
@@ -39,19 +43,3 @@ def interval(row: Mapping[str, Any]) -> str:
     if low is None or high is None:
         return "–"  # noqa: RUF001  # a typographic dash
     return f"[{number(low, row['unit'])}, {number(high, row['unit'])}]"
-
-
-def told(fields: Mapping[str, Any]) -> str:
-    """Return the settings of a theft in words, the steps of a combined one in order.
-
-    Examples
-    --------
-    >>> told({"images": 250, "points": 7})
-    'images 250, points 7'
-    >>> told({"steps": ["permute", ["ftal", {"lr": 0.1}], ["distil", {}]]})
-    'permute, then ftal (lr 0.1), then distil'
-    """
-    if "steps" not in fields or not isinstance(fields["steps"], Sequence):
-        return ", ".join(f"{name} {fields[name]}" for name in sorted(fields))
-    steps = [(step, {}) if isinstance(step, str) else step for step in fields["steps"]]
-    return ", then ".join(name + (f" ({told(settings)})" if settings else "") for name, settings in steps)

@@ -177,7 +177,8 @@ def _words(scale: Scale) -> list[str]:
     thief = (
         "A thief who fine-tunes has the first 1, 5 and 10 % as many labelled images as the owner, 10 epochs in batches of 16, and for each "
         "optimizer two learning rates, of which the better one on the test images is shown: that favours the thief. Training from scratch on the "
-        "same images is given the same choice."
+        "same images is given the same choice, also where the locked network diverged at one of the rates. Beside who searches instead of "
+        "training stands training from scratch on as many labelled images: 10 epochs of Adam in batches of 16."
     )
     how = (
         "Budgets other than .5 % are the first moves of one lock of 2 %, which are those that the smaller budget makes. Intervals are Wilson's over "

@@ -10,8 +10,9 @@ from modelward.core.rng import derive_seed
 from modelward.evaluation.candidate import Candidate
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine
-from modelward.evaluation.farm import TheftSpec, applies
+from modelward.evaluation.farm import TheftSpec, applies, theft_cell
 from modelward.evaluation.locks import attempts, lock_cell
+from modelward.evaluation.scratch import TRAINED
 from modelward.evaluation.store import Store
 from modelward.reproduce.fingerprint_tables import SMOKE, Rows
 from modelward.reproduce.sample_lock_tables import tables
@@ -22,7 +23,7 @@ Fields = dict[str, Any]
 VARIANTS = ("paper", "hardened")
 RATES, SHARES = (1e-4, 1e-3, 1e-2), (0.01, 0.05, 0.1)
 NOISE, BLUR, JPEG = (0.02, 0.05, 0.1, 0.2), (0.5, 1.0), (90, 75, 50)
-PRUNING = (0.1, 0.3, 0.5, 0.7, 0.9)
+PRUNING = tuple(tenths / 10 for tenths in range(1, 10))
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def sample_lock(*, profile: str, seed: int, store: Store, jobs: int | None, comm
         for variant in VARIANTS:
             other = scenes[(place + 1) % len(scenes)].locked(variant) if len(scenes) > 1 else scene.locked(_other(variant))
             plan.plain.append((scene.told(variant), _pairs_cell(scene, variant, other)))
+            plan.plain.append((scene.told(variant, metric="from_scratch", attack="generator from labels"), _scratch_cell(scene)))
             specs = [*_wrapping(), *(_training(scene) if scene.number == 0 else [])]
             locking, locked = scene.locking(variant), scene.locked(variant)
             made = attempts(locking, locked, scene.source, scene.arch, scene.parts, scene.study, specs, seed=scene.seed)
@@ -122,6 +124,12 @@ def _pairs_cell(scene: Scene, variant: str, other: Cell) -> Cell:
     settings = {"fields": {**scene.scale.fields, "variant": variant}, "pairs": scene.scale.pairs, "epochs": scene.scale.epochs}
     return Cell(work=WORK, settings=settings, inputs=inputs, seed=derive_seed(scene.seed, "pairs", variant), seconds=60,
                 label=f"stolen pairs, {variant} {scene.arch} #{scene.number}")  # fmt: skip
+
+
+def _scratch_cell(scene: Scene) -> Cell:
+    """Return the cell that trains from scratch on the images whose labels teach a thief's own generator."""
+    spec = TheftSpec("scratch", "from scratch", {"images": scene.scale.pairs, **TRAINED})
+    return theft_cell(spec, scene.source, scene.arch, scene.parts, scene.study, seed=scene.seed)
 
 
 def _wrapping() -> list[TheftSpec]:
@@ -161,6 +169,7 @@ def _words(scale: Scale) -> list[str]:
         f"A thief with stolen pairs has {scale.pairs} images before and after; the other generator is that of a lock with another secret."
     )
     how = (
-        "Fine-tuning, pruning and fine-pruning are measured on the first seed. Intervals are Wilson's over test images, pooled over seeds."
+        "Fine-tuning, pruning and fine-pruning are measured on the first seed. Intervals are Wilson's over test images, pooled over seeds. "
+        "Training from scratch has the same labelled images; where the attempt itself does not train, 10 epochs of Adam in batches of 16."
     )
     return [claim, here, how]

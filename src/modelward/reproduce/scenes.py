@@ -8,10 +8,11 @@ from typing import Any
 
 from modelward.core.rng import derive_seed
 from modelward.data import Study, load_data, study
-from modelward.evaluation.cell import Cell
+from modelward.evaluation.cell import Cell, Finished
 from modelward.evaluation.engine import Run
 from modelward.evaluation.farm import TheftSpec
 from modelward.evaluation.locks import Attempts, rows_of
+from modelward.evaluation.scratch import facts_of
 from modelward.evaluation.store import Store
 from modelward.evaluation.zoo import NullSpec, null_recipe, put_parts, train_cell
 
@@ -62,9 +63,9 @@ class Plan:
             yield from ({**row, **told} for row in (finished.rows if finished else []))
         for told, tried in self.tried:
             yield from ({**row, **told} for row in rows_of(tried, run) if metrics is None or row["metric"] in metrics)
-            for spec, theft, _ in tried.tries:
+            for spec, theft, reference in tried.tries:
                 if "diverged" in run.failed.get(theft.key, ""):
-                    yield {**_diverged(spec), **told}
+                    yield {**_diverged(spec, None if reference is None else run.of(reference)), **told}
 
     @staticmethod
     def broken(run: Run) -> list[str]:
@@ -72,11 +73,9 @@ class Plan:
         return [text for text in run.failed.values() if "diverged" not in text]
 
 
-def _diverged(spec: TheftSpec) -> dict[str, Any]:
-    """Return the row of an attempt whose training diverged: all that the others have, and no value."""
-    fields = dict(spec.fields)
-    extra = {"group": spec.group, "fields": fields, "images": fields.get("images"), "from_scratch": None, "from_scratch_ci": [None, None]}
+def _diverged(spec: TheftSpec, reference: Finished | None) -> dict[str, Any]:
+    """Return the row of an attempt whose training diverged: all that the others have, training from scratch beside it, and no value."""
     return {
         "metric": "recovered", "value": None, "ci_low": None, "ci_high": None, "n": 0, "attack": spec.method, "flags": ["diverged"],
-        "budget": ", ".join(f"{name} {value}" for name, value in fields.items()), "extra": extra,
+        "budget": ", ".join(f"{name} {value}" for name, value in spec.fields.items()), "extra": facts_of(spec, reference),
     }  # fmt: skip
