@@ -12,11 +12,13 @@ from modelward.keys.registry import Registry
 from modelward.locks import ActiveGuard, AdvParams
 from modelward.models import load_model, save_model
 
+SMALL = {**ActiveGuard.small, "steps": 60, "epochs": 1}  # enough for the toy, whose probes are found at once
+
 
 @pytest.fixture(scope="module")
 def built(mlp_victim, parts):
     """Lock a model once: the build and the owner's key."""
-    return ActiveGuard(**ActiveGuard.small).lock(mlp_victim, parts.owner, rng=generator(0))
+    return ActiveGuard(**SMALL).lock(mlp_victim, parts.owner, rng=generator(0))
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ def test_a_lock_without_slots_says_so(folder, shell, mlp_victim, parts):
     locked, key = AdvParams(share=0.05, images=32).lock(mlp_victim, parts.owner, rng=generator(0))
     save_model(folder / "a.safetensors", locked)
     write_key(folder / "a.mw", key)
-    server, owners = ActiveGuard(**ActiveGuard.small, mode="server").lock(mlp_victim, parts.owner, rng=generator(0))
+    server, owners = ActiveGuard(**SMALL, mode="server").lock(mlp_victim, parts.owner, rng=generator(0))
     save_model(folder / "s.safetensors", server)
     write_key(folder / "s.mw", owners)
     for method, name in (("advparams", "a"), ("activeguard", "s")):

@@ -135,7 +135,18 @@ class OwnershipMethod(VariantMethod, ABC):
         return self.judge(self.observe(suspect, key), key, commitment=commitment)
 
     def enrolled(self, key: Key) -> Self:
-        """Return this method with the settings that ``key`` was made with; raises `FormatError` when it does not tell, or they do not fit."""
+        """Return this method with the settings that ``key`` was made with.
+
+        Raises
+        ------
+        InputError
+            for a key of another method.
+        FormatError
+            when the key does not tell its settings, or they do not fit.
+        """
+        if key.method != self.card.name:
+            message = f"this is a key of {key.method}, not of {self.card.name}"
+            raise InputError(message)
         settings = key.fact(dict, "settings")
         try:
             return type(self).configured(settings)

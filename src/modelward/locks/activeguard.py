@@ -27,7 +27,6 @@ from modelward.locks.gate import Gate
 from modelward.locks.probing import Crafting
 from modelward.locks.watermark import Watermark
 from modelward.locks.windows import null_answers, place, require_windows
-from modelward.marking.weights import find_layer
 
 MODES = ("server", "layer", "bound")
 FUNCTIONS = (Function.AUTHORIZATION, Function.IDENTITY, Function.OWNERSHIP)
@@ -113,7 +112,7 @@ class ActiveGuard(ModelLock):
         ),
     )
     small: ClassVar[Mapping[str, Any]] = {
-        "users": 8, "nulls": 64, "steps": 300, "seeds": 32, "bits": 16, "epochs": 10, "share": 0.01, "images": 64,
+        "users": 8, "nulls": 64, "steps": 400, "seeds": 32, "bits": 16, "epochs": 6, "share": 0.01, "images": 64,
     }  # fmt: skip
 
     mode: str = "bound"
@@ -166,7 +165,7 @@ class ActiveGuard(ModelLock):
 
     def _lock(self, model: nn.Module, data: ImageSet, *, secret: bytes | None, rng: torch.Generator) -> tuple[nn.Module, Key]:
         require_float32(model, self.card.name)
-        self._require_layer(model)
+        self.watermark.require_layer(model, self.card.name)
         own = secret or bytes(torch.randint(0, 256, (32,), generator=rng).tolist())
         marked, facts = self.watermark.embed(model, data, own, rng=rng)
         nulls = null_answers(marked, data, count=self.nulls, eps=self.eps, rng=rng)
@@ -180,17 +179,6 @@ class ActiveGuard(ModelLock):
         tensors = {"secret": torch.tensor(list(own), dtype=torch.uint8), "windows": windows, "seeds": data.pixels[drawn].contiguous()}
         said = {"settings": self.settings(), "original": state_digest(marked), "watermark": facts, "content": state_digest(tensors)}
         return locked, Key(self.card.name, self.variant, state_digest(locked), said, tensors)
-
-    def _require_layer(self, model: nn.Module) -> None:
-        """Raise `InputError` where no layer can carry the owner's bits: unlike other marks, this lock has no setting that names one."""
-        if not self.bits:
-            return
-        try:
-            find_layer(model, bits=self.bits)
-        except InputError as error:
-            reason = str(error).rpartition("; ")[0] or str(error)  # what follows names settings of other marks
-            message = f"{reason}; {self.card.name} picks the layer itself: bits=0 locks without bits in the weights, fewer bits fit shorter filters"
-            raise InputError(message) from error
 
     def _unlock(self, locked: nn.Module, key: Key) -> nn.Module:
         own = type(self).configured(key.fact(dict, "settings"))

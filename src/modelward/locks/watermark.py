@@ -55,6 +55,17 @@ class Watermark:
     epochs: int = 3
     lr: float = 0.02
 
+    def require_layer(self, model: nn.Module, who: str) -> None:
+        """Raise `InputError` where no layer can carry the bits: unlike other marks, a lock has no setting that names one."""
+        if not self.bits:
+            return
+        try:
+            find_layer(model, bits=self.bits)
+        except InputError as error:
+            reason = str(error).rpartition("; ")[0] or str(error)  # what follows names settings of other marks
+            message = f"{reason}; {who} picks the layer itself: bits=0 locks without bits in the weights, fewer bits fit shorter filters"
+            raise InputError(message) from error
+
     def embed(self, model: nn.Module, data: ImageSet, secret: bytes, *, rng: torch.Generator) -> tuple[nn.Module, dict[str, Any]]:
         """Return a copy that carries the bits, and where they lie.
 

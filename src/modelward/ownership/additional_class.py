@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -187,13 +187,6 @@ class AdditionalClass(TriggerMethod):
         """Return what the labels of the key images still tell where the extra outputs were dropped; a test of its own, that decides nothing."""
         classes = len(key.fact(list, "classes"))
         return trace_of(observed.tensors["answers"][: len(key.tensor("labels"))], key.tensor("shown"), classes)
-
-    def enrolled(self, key: Key) -> Self:
-        """Return this method with the settings that ``key`` was made with; raises `InputError` for a key of another method."""
-        if key.method != self.card.name:
-            message = f"this is a key of {key.method}, not of {self.card.name}"
-            raise InputError(message)
-        return super().enrolled(key)
 
     def _carrier(self, key: Key) -> Payload:
         """Return what writes and reads the payloads of ``key``."""
