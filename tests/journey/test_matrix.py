@@ -165,6 +165,8 @@ def test_a_document_that_is_none_is_refused(
         (["--variant", "best"], "variant is hardened or paper"),
         (["--method", "ftal"], "is no ownership method"),
         (["--arch", "lenet6"], "did you mean 'lenet5'"),
+        (["--method", "advparams"], "the locks are measured by --view active-survey"),
+        (["--view", "active-survey", "--method", "zhang"], "marks and fingerprints are measured without --view"),
         (["--arch", "mlp", "--arch", "mlp"], "each architecture once"),
         (["--view", "active-survey", "--arch", "mlp", "--arch", "lenet5"], "say --arch once"),
         (["--view", "active-survey", "--seeds", "2"], "leave out --seeds"),

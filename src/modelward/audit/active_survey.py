@@ -118,7 +118,13 @@ def lockings(methods: Sequence[str], variants: Sequence[str], profile: str) -> l
     known = [name for name, kind in catalogue().items() if issubclass(kind, LockMethod)]
     for name in methods:
         if name not in known:
-            message = f"{name!r} is no lock{nearest(name, known)}; known: {', '.join(known)}"
+            kind = catalogue().get(name)
+            hint = (
+                "; marks and fingerprints are measured without --view"
+                if kind is not None and kind.family == "ownership"
+                else nearest(name, known)
+            )
+            message = f"{name!r} is no lock{hint}; known: {', '.join(known)}"
             raise UsageError(message)
     for variant in variants:
         if variant not in VARIANTS:

@@ -68,7 +68,11 @@ def protections(methods: Sequence[str], variants: Sequence[str], profile: str) -
     known = [name for name, kind in catalogue().items() if issubclass(kind, OwnershipMethod)]
     for name in methods:
         if name not in known:
-            message = f"{name!r} is no ownership method{nearest(name, known)}; known: {', '.join(known)}"
+            kind = catalogue().get(name)
+            hint = (
+                "; the locks are measured by --view active-survey" if kind is not None and kind.family == "lock" else nearest(name, known)
+            )
+            message = f"{name!r} is no ownership method{hint}; known: {', '.join(known)}"
             raise UsageError(message)
     for variant in variants:
         if variant not in VARIANTS:
