@@ -156,7 +156,7 @@ def _traced(path: Path, told: str, key: Key, users: Sequence[str], book: Registr
     if list(image.shape[1:]) != size:
         was, is_ = (f"{width}x{height}" for height, width in (size, image.shape[1:]))
         return ImageName(
-            path.name, None, None, f"it is {is_}, and the key images are {was}: it is none, or was resized, which no payload outlives"
+            told, None, None, f"it is {is_}, and the key images are {was}: it is none, or was resized, which no payload outlives"
         )
     reading = _namer(key).read(image, key, users=users)
     if reading.user is None:

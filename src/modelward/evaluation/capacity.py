@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from modelward.core.key import Key
 from modelward.core.ownership import OwnershipMethod
@@ -33,22 +33,23 @@ def capacity(method: OwnershipMethod, model: nn.Module, key: Key) -> list[Row]:
     bits = _in_weights(method, unpack(*pack(model)), stored)
     if bits is None:
         return [Row(metric="capacity_bits", value=float("nan"), n=0, unit="bits", extra={"payload": 0})]
-    written, found = bits
-    right = int((written.bool() == found.bool()).sum())
-    return [Row(metric="capacity_bits", value=float(right), n=1, unit="bits", extra={"payload": len(written)})]
+    right, written = bits
+    return [Row(metric="capacity_bits", value=float(right), n=1, unit="bits", extra={"payload": written})]
 
 
-def _in_weights(method: OwnershipMethod, model: nn.Module, key: Key) -> tuple[Tensor, Tensor] | None:
-    """Return the bits that were written to weights and those that are read there; ``None`` for a mark that writes none."""
-    if isinstance(method, DeepMarks):
-        return key.tensor("bits"), method.trace(model, key).code
-    if isinstance(method, Uchida):
-        written = key.tensor("bits")
-        wrong = round(method.verify(Suspect.of_model(model), key).statistic * len(written))  # the statistic is the share of wrong bits
-        return written, torch.cat([1 - written[:wrong], written[wrong:]])
-    if isinstance(method, Passport):
-        return key.tensor("bits"), method.observe(Suspect.of_model(model), key).tensors["scales"] > 0
-    return None
+def _in_weights(method: OwnershipMethod, model: nn.Module, key: Key) -> tuple[int, int] | None:
+    """Return how many bits are read rightly from weights, and how many were written; ``None`` for a mark that writes none."""
+    if not isinstance(method, DeepMarks | Passport | Uchida):
+        return None
+    written = key.tensor("bits").bool()
+    if isinstance(method, Uchida):  # its statistic is the share of wrong bits
+        return len(written) - round(method.verify(Suspect.of_model(model), key).statistic * len(written)), len(written)
+    found = (
+        method.trace(model, key).code
+        if isinstance(method, DeepMarks)
+        else method.observe(Suspect.of_model(model), key).tensors["scales"] > 0
+    )
+    return int((written == found.bool()).sum()), len(written)
 
 
 def _in_images(method: AdditionalClass, key: Key) -> list[Row]:
