@@ -96,12 +96,12 @@ def issue(
     passphrase = passphrase_of(passphrase_file, passphrase_fd)
     with working(options):
         from modelward.audit.issuing import grant_users, issue_keys
-        from modelward.keys.grants import require_day
+        from modelward.keys.grants import require_ahead, require_day
         from modelward.keys.master import read_master
         from modelward.keys.registry import Registry
         from modelward.keys.roster import read_roster
 
-        users = [(user, require_day(expires))] if user is not None else read_roster(csv or Path())
+        users = [(user, require_ahead(require_day(expires)))] if user is not None else read_roster(csv or Path())
         root = read_master(master, passphrase=passphrase)
         make = None
         if out_model is not None:
