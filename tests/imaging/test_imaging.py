@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from modelward.core.errors import InputError, UsageError
 from modelward.core.rng import generator
-from modelward.imaging import codecs, corruptions, mixing, norms, quality, quantise
+from modelward.imaging import augment, codecs, corruptions, mixing, norms, quality, quantise
 
 shapes = st.tuples(st.integers(0, 4), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
 
@@ -169,3 +169,28 @@ def _ssim(a, b):
         vx, vy, cov = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
         values.append(((2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))).mean())
     return np.mean(values)
+
+
+@given(shapes, st.integers(0, 10_000), st.sampled_from([augment.cutout, augment.augmix]))
+@settings(max_examples=30, deadline=None)
+def test_augmented_images_stay_images_and_repeat(shape, seed, change):
+    x = torch.rand(shape, generator=generator(seed))
+    before = x.clone()
+    made, again = change(x, rng=generator(seed)), change(x, rng=generator(seed))
+    assert made.shape == x.shape
+    assert torch.equal(made, again)
+    assert torch.equal(x, before)
+    assert bool(((made >= 0) & (made <= 1)).all())
+
+
+def test_cutout_greys_a_quarter_of_an_image_but_for_the_border():
+    made = augment.cutout(torch.ones(500, 1, 16, 16), rng=generator(0))
+    greyed = (made == 0.5).float().mean((1, 2, 3))
+    assert float(greyed.max()) == pytest.approx(0.25, abs=0.01)
+    assert 0.1 < float(greyed.mean()) < 0.2  # squares stick out on every side: (3 / 4) ** 2 of a quarter
+
+
+def test_augmix_changes_more_the_more_severe_and_keeps_the_mean():
+    x = torch.rand(64, 3, 16, 16, generator=generator(0))
+    gaps = [float((augment.augmix(x, severity, rng=generator(1)) - x).abs().mean()) for severity in (0.0, 3.0, 10.0)]
+    assert gaps[0] < gaps[1] < gaps[2]

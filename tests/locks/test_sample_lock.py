@@ -196,6 +196,15 @@ def test_the_secret_decides_the_generator(locked: Locked, victim: Net, parts: St
     assert not torch.equal(ones.tensors["trigger/out.weight"], others.tensors["trigger/out.weight"])
 
 
+def test_the_heavier_the_picture_weighs_the_less_of_it_is_drawn(victim: Net, parts: Study) -> None:
+    few, powers = parts.owner.take(slice(96)), []
+    for weight in (0.0, 30.0):
+        lock = SampleLock(epochs=4, batch=16, width=4, identity_bits=0, picture=weight, crop=1, flip=True, least=0.0)
+        net = lock.generator_of(lock.lock(victim, few, secret=SECRET, rng=generator(0))[1])
+        powers.append(float(net.picture(net.plane).detach().square().mean()))
+    assert powers[1] < 0.8 * powers[0]
+
+
 def test_a_generator_that_draws_too_little_is_begun_anew_and_then_given_up(victim: Net, parts: Study) -> None:
     lock = SampleLock(epochs=1, batch=64, width=4, identity_bits=0, restarts=2, least=0.6)
     with pytest.raises(InputError, match="drew nothing in 2 trainings"):

@@ -60,6 +60,11 @@ class SampleLock(ModelLock):
         epochs in which the paper's generator learns to hide bits, before it is frozen and the network learns.
     clean, negative, image
         a, b and lambda; lambda rises to its value over the first third.
+    picture
+        of the hardened variant: how much more the picture of the word weighs in the image's term than the rest. It is the same on every image, so
+        the larger, the more triggers differ between images.
+    crop, flip
+        of the hardened variant: images are moved by up to so many pixels, and half of them mirrored, before they are drawn on.
     width, reach
         of the generator: channels at full size, and the most that a pixel is moved by.
     least
@@ -117,6 +122,9 @@ class SampleLock(ModelLock):
     clean: float = 5.0
     negative: float = 2.0
     image: float = 7.0
+    picture: float = 0.0
+    crop: int = 0
+    flip: bool = False
     width: int = 8
     reach: float = 0.25
     least: float = 0.01
@@ -125,7 +133,9 @@ class SampleLock(ModelLock):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive = {name: (getattr(self, name) > 0, "> 0") for name in ("lr", "trigger_lr", "width", "restarts", "warm")}
-        weights = {name: (getattr(self, name) >= 0, ">= 0") for name in ("epochs", "clean", "negative", "image", "least")}
+        weights = {
+            name: (getattr(self, name) >= 0, ">= 0") for name in ("epochs", "clean", "negative", "image", "picture", "crop", "least")
+        }
         self._require(
             identity_bits=(self.identity_bits == 0 or (self.identity_bits >= 16 and self.identity_bits % 8 == 0), "0 or a multiple of 8 from 16 on"),
             wrong=(self.wrong in {"next", "secret"}, "next or secret"), batch=(self.batch >= 4, ">= 4"), reach=(0 < self.reach <= 1, "in (0, 1]"),
@@ -154,6 +164,7 @@ class SampleLock(ModelLock):
         """Train the network and the generator in place; return the losses of every epoch."""
         plan = Schedule(
             epochs=self.epochs, batch=self.batch, lr=self.lr, trigger_lr=self.trigger_lr, clean=self.clean, negative=self.negative, image=self.image,
+            picture=self.picture, crop=self.crop, flip=self.flip,
         )  # fmt: skip
         if self.variant == "hardened":
             return Joint(locked, kit, plan, rng).run(data)

@@ -43,6 +43,11 @@ class Kit:
         residual = self.trigger.residual(x, hint)
         return straight_through_8bit((x + residual).clamp(0, 1)), residual
 
+    def picture(self, words: Tensor) -> Tensor:
+        """Return the mean square of the words' pictures, which are the same on every image; before they meet the bound of a residual."""
+        drawn: Tensor = self.trigger.reach * self.trigger.picture(self.hinting(words).plane)
+        return drawn.square().mean()
+
     def strange(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Return images with triggers under signs of nobody's, one set an image: what generators of other secrets draw."""
         count, channels, height, width = x.shape

@@ -16,14 +16,14 @@ from modelward.imaging.corruptions import gaussian_blur
 from modelward.imaging.quantise import straight_through_8bit, to_float, to_uint8
 from modelward.locks.trigger_kit import Kit
 from modelward.training import Recipe, fit
-from modelward.training.batches import train_mode
+from modelward.training.batches import augmented, train_mode
 
 CLIP, RAMP = 1.0, 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long and how hard: epochs, images a batch, rates of both optimisers, epochs that read bits only, weights of the terms of the loss."""
+    """How long and how hard: epochs, images a batch, rates of both optimisers, epochs that read bits only, weights of the loss, augmentation."""
 
     epochs: int
     batch: int
@@ -32,8 +32,11 @@ class Schedule:
     clean: float
     negative: float
     image: float
+    picture: float = 0.0
     bits: float = 1.0
     warm: int = 0
+    crop: int = 0
+    flip: bool = False
     precision: str = "auto"
 
 
@@ -63,7 +66,7 @@ class Joint:
             for index, chosen in enumerate(torch.randperm(len(images), generator=self.rng).split(plan.batch)):
                 if len(chosen) < 2:
                     continue
-                x, y = images.batch(chosen), images.labels[chosen]
+                x, y = augmented(images.batch(chosen), crop=plan.crop, flip=plan.flip, rng=self.rng), images.labels[chosen]
                 number = (epoch - plan.warm) * steps + index
                 for group in mine.param_groups:
                     group["lr"] = recipe.rate(max(0, number), steps * plan.epochs)
@@ -115,7 +118,8 @@ class Joint:
         late = min(1.0, done / RAMP)
         ordinary, chosen = rest.split([len(negatives[0]) + len(negatives[1]), len(rest) - len(negatives[0]) - len(negatives[1])])
         denied = plan.clean * to_uniform(clean) + plan.negative * (2 * to_uniform(ordinary) + 4 * late * to_uniform(chosen))
-        image = plan.image * (0.1 + 0.9 * late) * residual.square().mean()
+        power = residual.square().mean() + (plan.picture * self.kit.picture(words) if plan.picture else 0)
+        image = plan.image * (0.1 + 0.9 * late) * power
         return torch.stack([F.cross_entropy(right, y), denied, image, self._read(drawn, words)])
 
     def _negatives(self, x: Tensor, residual: Tensor) -> list[Tensor]:

@@ -108,10 +108,13 @@ class TriggerNet(nn.Module):
         lowest = self.floor(self.down[1](second) + lift[:, :, None, None])
         middle = self.up[0](torch.cat([F.interpolate(lowest, scale_factor=2.0), second], 1))
         last = self.up[1](torch.cat([F.interpolate(middle, scale_factor=2.0), first], 1))
-        picture, image = padded[:, self.channels :], padded[:, : self.channels]
-        drawn = self.out(torch.cat([last, image, torch.zeros_like(picture)], 1))[:, :, :height, :width].float()
-        code = F.conv2d(picture, self.out.weight[:, -self.channels :])[:, :, :height, :width].float()
-        return self.reach * F.softsign(drawn * (self.signs if signs is None else signs) + code)
+        image = padded[:, : self.channels]
+        drawn = self.out(torch.cat([last, image, torch.zeros_like(image)], 1))[:, :, :height, :width].float()
+        return self.reach * F.softsign(drawn * (self.signs if signs is None else signs) + self.picture(plane))
+
+    def picture(self, plane: Tensor) -> Tensor:
+        """Return what a code's plane (N or 1, C, H, W) adds to every image alike, before the bound."""
+        return F.conv2d(plane, self.out.weight[:, -self.channels :]).float()
 
     def forward(self, x: Tensor, hint: Hint | None = None) -> Tensor:
         """Return the images with their triggers, in [0, 1]; not yet rounded to 8 bits."""

@@ -27,7 +27,10 @@ CONTROLS = ("noise", "shuffled")
 
 @dataclass(frozen=True)
 class Task:
-    """One data set: images a split, the surrogate, the victims (the surrogate's architecture first), the lock, and how much is measured on it."""
+    """One data set: images a split, the surrogate, the victims (the surrogate's architecture first), the lock, and how much is measured on it.
+
+    ``owner``: images to lock, instead of half of the training images.
+    """
 
     data: str
     limit: int | None
@@ -41,6 +44,7 @@ class Task:
     thieves: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
     epochs: int = 0
+    owner: int | None = None
 
 
 OTHERS: dict[str, Fields] = {
@@ -60,7 +64,7 @@ TASKS = {
     "full": (
         Task("cifar10-jpeg", 10_000, "resnet8", ("resnet8", "cnn", "resnet14"), {"eps": 16, "unit": 8}, 3, levels=(8, 24, 32), others=OTHERS,
              thieves=every(), shares=SHARES),
-        Task("gtsrb-32", 10_000, "resnet8", ("resnet8", "cnn", "resnet14"), {"eps": 16, "unit": 8}, 3, flip=False),
+        Task("gtsrb-32", 10_000, "resnet8", ("resnet8", "cnn", "lenet5"), {"eps": 16, "unit": 8}, 3, flip=False, owner=6000),
     ),
 }  # fmt: skip
 
@@ -114,7 +118,7 @@ def dataset_lock(*, profile: str, seed: int, store: Store, jobs: int | None, com
 def _scene(task: Task, number: int, seed: int, store: Store) -> Scene:
     """Return the images of one seed, and the net that decides what they are turned into."""
     base = derive_seed("dataset-lock", seed, task.data, number)
-    made = study(load_data(task.data, limit=task.limit), seed=base)
+    made = study(load_data(task.data, limit=task.limit), seed=base, owner_size=task.owner)
     parts = put_parts(store, made)
     parts["test"] = put_images(store, made.test)
     surrogate = train_cell(NullSpec(task.surrogate, "owner", 1.0, "surrogate", 0), null_recipe(task.surrogate), parts, made, base)

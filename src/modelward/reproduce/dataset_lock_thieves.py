@@ -16,6 +16,7 @@ from modelward.attacks.evasion.pgd import PGD
 from modelward.core.guard import predict
 from modelward.core.images import ImageSet
 from modelward.core.rng import derive_seed, generator
+from modelward.imaging.augment import augmix, cutout
 from modelward.imaging.codecs import roundtrip
 from modelward.imaging.filters import mean_filter, median_filter, round_levels
 from modelward.imaging.quantise import to_float, to_uint8
@@ -33,7 +34,8 @@ FILTERS: dict[str, Callable[[Tensor], Tensor]] = {
     "jpeg 50": lambda x: roundtrip(x, "jpeg", 50),
     "grey": lambda x: x.float().mean(1, keepdim=True).round().to(torch.uint8).expand_as(x).contiguous(),
 }
-OTHERS = ("cutmix", "mixup", "adversarial training", "autoencoder", "hidden data taken out", "class means undone")
+AUGMENTED: dict[str, Callable[..., Tensor]] = {"cutout": cutout, "augmix": augmix}
+OTHERS = ("cutmix", "mixup", *AUGMENTED, "adversarial training", "autoencoder", "hidden data taken out", "class means undone")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,8 @@ def prepared(
         recipe = replace(recipe, mixup=1.0)
     elif thief.name == "cutmix":
         recipe = replace(recipe, cutmix=1.0)
+    elif thief.name in AUGMENTED:
+        adversary = _augmenting(thief.name)
     elif thief.name == "adversarial training":
         adversary = _adversary(thief.lock.eps / 255)
     elif thief.name == "autoencoder":
@@ -86,6 +90,15 @@ def _adversary(eps: float) -> Adversary:
         return made
 
     return attack
+
+
+def _augmenting(name: str) -> Adversary:
+    """Return a change of every batch by one of the augmentations."""
+
+    def change(model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:  # noqa: ARG001
+        return AUGMENTED[name](x, rng=rng)
+
+    return change
 
 
 def _purified(images: ImageSet, own: ImageSet, test: ImageSet, rng: torch.Generator) -> tuple[ImageSet, ImageSet]:

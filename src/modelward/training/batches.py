@@ -26,6 +26,24 @@ def random_crop(x: Tensor, pad: int, rng: torch.Generator) -> Tensor:
     return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def augmented(x: Tensor, *, crop: int, flip: bool, rng: torch.Generator) -> Tensor:
+    """Return images (N, C, H, W) moved by up to ``crop`` pixels, zeros coming in, and half of them mirrored where ``flip`` is set.
+
+    Examples
+    --------
+    >>> from modelward.core.rng import generator
+    >>> row = torch.tensor([[[[1.0, 2.0, 3.0]]]]).expand(64, -1, -1, -1)
+    >>> sorted({tuple(made) for made in augmented(row, crop=0, flip=True, rng=generator(0))[:, 0, 0].tolist()})
+    [(1.0, 2.0, 3.0), (3.0, 2.0, 1.0)]
+    """
+    if crop:
+        x = random_crop(x, crop, rng)
+    if flip:
+        mirrored = torch.rand(len(x), generator=rng) < 0.5
+        x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+    return x
+
+
 def joined(x: Tensor, y: Tensor, more_x: Tensor, more_y: Tensor) -> tuple[Tensor, Tensor]:
     """Return two batches as one; labels become probabilities when one of the two has them.
 

@@ -19,7 +19,7 @@ from modelward.core.images import ImageSet
 from modelward.core.rng import generator, spawn
 from modelward.imaging.mixing import cutmix_batch, mixup
 from modelward.training.average import Average
-from modelward.training.batches import joined, random_crop, train_mode
+from modelward.training.batches import augmented, joined, train_mode
 from modelward.training.checkpoint import Checkpoint
 from modelward.training.extras import Extras
 from modelward.training.ranks import Ranks
@@ -175,13 +175,8 @@ class _Run:
     def _batch(self, pixels: Tensor, targets: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the augmented and mixed float batch with its targets, on the model's device; all draws are made on the CPU."""
         recipe = self.recipe
-        x, y = pixels.to(torch.float32).div_(255), targets
-        if recipe.crop:
-            x = random_crop(x, recipe.crop, rng)
-        if recipe.flip:
-            mirrored = torch.rand(len(x), generator=rng) < 0.5
-            x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
-        x, y = x.to(self.device), y.to(self.device)
+        x = augmented(pixels.to(torch.float32).div_(255), crop=recipe.crop, flip=recipe.flip, rng=rng)
+        x, y = x.to(self.device), targets.to(self.device)
         if self.adversary is not None:
             x = self._attacked(x, y, rng, self.adversary)
         if recipe.mixup or recipe.cutmix:
