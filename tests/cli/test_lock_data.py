@@ -176,6 +176,10 @@ def test_a_locked_set_is_not_locked_again(folder: Path, lock: Any) -> None:
     ):
         done = lock(data=data, out="twice", key="twice.mw")
         assert (done.code, words in done.err) == (2, True), (data, done.err)
+    for sidecar in (folder / "bare").rglob("*.seal"):
+        sidecar.unlink()
+    done = lock(data="bare", out="twice", key="twice.mw")
+    assert (done.code, "bare is locked already: " in done.err, "says so, and the manifest.json is gone" in done.err) == (2, True, True)
     assert not {"twice", "twice.mw", ".twice.partial"} & {path.name for path in folder.iterdir()}
 
 

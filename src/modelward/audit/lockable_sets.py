@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modelward.audit.locked_sets import CAP, MANIFEST, SCHEMA, SEAL
+from modelward.audit.locked_sets import CAP, COMMENT, MANIFEST, SCHEMA, SEAL
 from modelward.core.errors import InputError
 from modelward.core.images import ImageSet
 from modelward.data import load_data
@@ -59,8 +59,8 @@ class Source:
 def read_source(data: str, *, whole: bool) -> Source:
     """Return the images of a folder or a zip of class folders, of both splits, or of another set that has a name or a file.
 
-    A locked set is known by its manifest and by its sidecars. Where both are gone nothing tells locked images from others: what they hide
-    is enciphered and has no header, so that it takes the key to find it.
+    A locked set is known by its manifest, by its sidecars, and by the comment in its images' files. Where somebody has written the images
+    anew nothing tells them from others: what they hide is enciphered and has no header, so that it takes the key to find it.
 
     Parameters
     ----------
@@ -123,6 +123,9 @@ def _read(place: Path, files: Sequence[str], name: str, *, whole: bool) -> Sourc
 def _image(content: bytes, path: str, name: str, recoded: set[str], *, whole: bool) -> NDArray[np.uint8]:
     """Return the pixels of a file, and note a path whose file is recoded; refuse what would not come back as it was."""
     form = form_of(content)
+    if form.comment == COMMENT:
+        message = f"{name} is locked already: {path} says so, and the {MANIFEST} is gone; lock the originals"
+        raise InputError(message)
     if form.lost and not whole:
         message = (
             f"{name}: {path} has {form.lost}, and backend=rdh gives back 8 bits of grey or RGB only; lock this set with "

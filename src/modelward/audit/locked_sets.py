@@ -24,6 +24,7 @@ from modelward.locks.ledger import SHOWN
 
 SCHEMA, VERSION = "modelward/locked-set", 1
 MANIFEST, SEAL = "manifest.json", ".seal"
+COMMENT = f"locked with modelward dataset-lock; {MANIFEST} says how, a key opens it"
 CAP = 256 * 2**20
 
 
@@ -49,7 +50,7 @@ def write_locked(
     ``grey`` and ``recoded`` are positions of images that had another form in their files than in the set; see `Folder`.
     """
     published = published_names(names)
-    files = {name: png_bytes(image.numpy()) for name, image in zip(published, locked.images.pixels, strict=True)}
+    files = {name: png_bytes(image.numpy(), comment=COMMENT) for name, image in zip(published, locked.images.pixels, strict=True)}
     files |= {published[i] + SEAL: box for i, box in locked.sidecars.items()}
     said = {"schema": SCHEMA, "version": VERSION, "files": published, "originals": list(names), "set": dict(locked.manifest)}
     said["forms"] = {"grey": list(grey), "recoded": list(recoded)}

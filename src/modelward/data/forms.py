@@ -25,10 +25,13 @@ class Form:
         what `read_image` drops, in words that follow "has"; empty where every pixel keeps its colour.
     recoded
         true for palette and one-bit files: they are read in their own colours, as RGB and as grey.
+    comment
+        the comment that a PNG file carries before its pixels.
     """
 
     lost: str = ""
     recoded: bool = False
+    comment: str = ""
 
 
 def form_of(data: bytes) -> Form:
@@ -41,13 +44,14 @@ def form_of(data: bytes) -> Form:
     >>> stream = io.BytesIO()
     >>> Image.new("LA", (2, 2)).save(stream, "PNG")
     >>> form_of(stream.getvalue()), form_of(b"")
-    (Form(lost='transparency', recoded=False), Form(lost='', recoded=False))
+    (Form(lost='transparency', recoded=False, comment=''), Form(lost='', recoded=False, comment=''))
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return Form(_lost(image), image.mode in RECODED)
+                comment = image.info.get("Comment", "")
+                return Form(_lost(image), image.mode in RECODED, comment if isinstance(comment, str) else "")
     except Exception:  # noqa: BLE001  # decoders raise whatever they like
         return Form()
 

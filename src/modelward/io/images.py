@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from modelward.core.errors import FormatError, InputError, ModelwardError, UnsafeFileError
 from modelward.io.atomic import write_bytes
@@ -112,8 +113,8 @@ def image_size(data: bytes, name: str = "the image") -> tuple[int, int]:
         raise FormatError(message) from error
 
 
-def png_bytes(pixels: U8) -> bytes:
-    """Return uint8 (C, H, W) with one or three channels, or (H, W), as PNG bytes.
+def png_bytes(pixels: U8, *, comment: str = "") -> bytes:
+    """Return uint8 (C, H, W) with one or three channels, or (H, W), as PNG bytes; ``comment`` stands in them as text.
 
     >>> import numpy as np
     >>> read_image(png_bytes(np.zeros((3, 4, 5), np.uint8))).shape
@@ -124,8 +125,10 @@ def png_bytes(pixels: U8) -> bytes:
         message = f"a PNG needs uint8 pixels (C, H, W) with 1 or 3 channels, got {array.dtype} {array.shape}"
         raise InputError(message)
     flat = array[0] if array.ndim == 3 and array.shape[0] == 1 else array.transpose(1, 2, 0) if array.ndim == 3 else array
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(flat)).save(stream, "PNG")
+    stream, said = io.BytesIO(), PngInfo()
+    if comment:
+        said.add_text("Comment", comment)
+    Image.fromarray(np.ascontiguousarray(flat)).save(stream, "PNG", pnginfo=said)
     return stream.getvalue()
 
 
