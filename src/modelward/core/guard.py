@@ -130,7 +130,7 @@ def type_name(kind: torch.dtype) -> str:
     return str(kind).removeprefix("torch.")
 
 
-def predict(model: nn.Module, pixels: Tensor, *, batch: int = 512) -> Tensor:
+def predict(model: nn.Module, pixels: Tensor, *, batch: int = 128) -> Tensor:
     """Return the fp32 logits (N, K) of a uint8 or float image tensor (N, C, H, W), in eval mode, without gradients.
 
     Batches are moved to the device that works and to the floating type of the model; logits come back in float32 to the device of ``pixels``.
