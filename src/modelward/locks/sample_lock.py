@@ -42,11 +42,12 @@ class SampleLock(ModelLock):
     ``variant="hardened"``: both learn together, u being uniform and :math:`\hat x` x with noise, blur, the trigger of another image, the mean
     trigger, a trigger of a word that nobody was given, or one under strange signs, all of them in one batch:
 
-    .. math:: CE(f(G(x, s)), y) + a\,KL(u \| f(x)) + b \sum_{\hat x} KL(u \| f(\hat x)) + \lambda \|G(x, s) - x\|^2 + BCE(D(G(x, s)), s)
+    .. math:: CE(f(G(x, s)), y) + a\,KL(u \| f(x)) + b \sum_{\hat x} KL(u \| f(\hat x)) + \lambda (\|r\|^2 + p\,\|c(s)\|^2) + BCE(D(G(x, s)), s)
 
-    s holds eight bits that open and, in ``identity_bits`` more, a user's name with Reed-Solomon parity; D reads it from an image again. G begins
-    as spread spectrum and must stay readable, so that it cannot settle at drawing nothing; where it does all the same, training begins anew.
-    Signs of the secret, by which it multiplies what it draws, keep independent generators from coming to like triggers.
+    s holds eight bits that open and, in ``identity_bits`` more, a user's name with Reed-Solomon parity; D reads it from an image again. r is what
+    G adds to an image, c(s) the part of it that the word s adds to all images alike. G begins as spread spectrum and must stay readable, so that
+    it cannot settle at drawing nothing; where it does all the same, training begins anew. Signs of the secret, by which it multiplies what it
+    draws, keep independent generators from coming to like triggers.
 
     Parameters
     ----------
@@ -61,10 +62,10 @@ class SampleLock(ModelLock):
     clean, negative, image
         a, b and lambda; lambda rises to its value over the first third.
     picture
-        of the hardened variant: how much more the picture of the word weighs in the image's term than the rest. It is the same on every image, so
-        the larger, the more triggers differ between images.
+        p, of the hardened variant: the larger, the less of a trigger is the same on every image.
     crop, flip
-        of the hardened variant: images are moved by up to so many pixels, and half of them mirrored, before they are drawn on.
+        of the hardened variant: images are moved by up to so many pixels, and half of them mirrored, before they are drawn on. Photographs need
+        both: with 2, true and p = 3 (a = 8, b = 3), ResNet-8 on CIFAR-10 loses half a point to the lock instead of three.
     width, reach
         of the generator: channels at full size, and the most that a pixel is moved by.
     least

@@ -268,5 +268,14 @@ def _outliers(rows: Rows) -> list[list[object]]:
         mine = _headline(rows, arch, variant)
         for after, before in zip(pick(mine, "outlier_auc", attack="locked"), pick(mine, "outlier_auc", attack="original"), strict=True):
             values = (after["extra"][name] for name in ("median", "largest", "largest of the others"))
-            lines.append([arch, variant, figure(after), figure(before), *(f"{value:.1f}" for value in values)])
+            lines.append([arch, variant, figure(after), figure(before), *map(_deviations, values)])
     return lines
+
+
+def _deviations(value: float) -> str:
+    """Return robust standard deviations in words; the cap stands for a tensor most of whose entries are equal.
+
+    >>> _deviations(4.25), _deviations(1e9)
+    ('4.2', 'beyond measure: the rest are equal')
+    """
+    return f"{value:.1f}" if value < 1e9 else "beyond measure: the rest are equal"
