@@ -64,8 +64,8 @@ class SampleLock(ModelLock):
     picture
         p, of the hardened variant: the larger, the less of a trigger is the same on every image.
     crop, flip
-        of the hardened variant: images are moved by up to so many pixels, and half of them mirrored, before they are drawn on. Photographs need
-        both: with 2, true and p = 3 (a = 8, b = 3), ResNet-8 on CIFAR-10 loses half a point to the lock instead of three.
+        of the hardened variant: images are moved by up to so many pixels, and half of them mirrored, before they are drawn on. Photographs are
+        learnt by heart without.
     width, reach
         of the generator: channels at full size, and the most that a pixel is moved by.
     least
