@@ -31,7 +31,6 @@ from modelward.cli.store_commands import convert, store_clear, store_list
 from modelward.cli.trace_command import trace
 from modelward.cli.user_commands import issue, pardon, revoke
 from modelward.cli.verify_command import verify
-from modelward.core.allocator import keep_freed_memory
 from modelward.core.errors import ModelwardError
 
 STOPPED = 130
@@ -111,7 +110,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments
         without the program's name; ``None`` takes those of the process.
     """
-    keep_freed_memory()
     given = list(sys.argv[1:] if arguments is None else arguments)
     with invoked(given), _plain_warnings():
         try:

@@ -13,15 +13,13 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from modelward.core import consent
-from modelward.core.allocator import keep_freed_memory
 from modelward.evaluation.cell import Cell, Job
 from modelward.evaluation.crew import CrewLost, Result, die_with, execute
 
 
 def _start_worker(parent: int, threads: int, named: tuple[str, ...]) -> None:
-    """Prepare a worker: leave Ctrl-C to the parent, die with it, use the planned number of threads, know which functions the user named, keep memory."""
+    """Prepare a worker: leave Ctrl-C to the parent, die with it, use the planned number of threads, know which functions the user named."""
     consent.give(named)
-    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     die_with(parent)
