@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modelward.core.devices import Following, computing, device_of, following, lent, moved, working_device
+from modelward.core.devices import Following, bf16_is_native, computing, device_of, following, lent, moved, working_device
 from modelward.core.guard import predict
 from modelward.core.rng import generator
 from modelward.imaging.corruptions import gaussian_noise
 from modelward.imaging.norms import random_in_ball
 from modelward.models import build
+from modelward.training import Recipe
 
 META = torch.device("meta")
 
@@ -89,3 +90,23 @@ def test_without_following_a_draw_would_be_mixed() -> None:
         gaussian_noise(x, 0.1, rng=generator(0))
     with following(META):
         assert gaussian_noise(x, 0.1, rng=generator(0)).device == META
+
+
+@pytest.mark.parametrize(
+    ("flags", "native"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({}, False),
+    ],
+)
+def test_bf16_is_chosen_by_the_flags_of_the_processor(monkeypatch: pytest.MonkeyPatch, flags: dict[str, bool], native: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
+    bf16_is_native.cache_clear()
+    try:
+        assert bf16_is_native() is native
+        deep = torch.nn.Sequential(*(torch.nn.Conv2d(1, 1, 1) for _ in range(3)))
+        assert Recipe().autocasts(deep) is native
+    finally:
+        bf16_is_native.cache_clear()

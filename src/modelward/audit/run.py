@@ -144,5 +144,5 @@ def environment(ground: Ground) -> dict[str, Any]:
     """Return what a result may depend on besides its seeds."""
     return {
         **surroundings(), "threads a cell": ground.question.threads, "seed": ground.question.seed, "figures": "fp32, images rounded to 8 bits",
-        "training": "bf16 autocast where the processor has it", "trained on": ground.study.owner.name,
+        "training": "bf16 autocast where the processor multiplies it by itself", "trained on": ground.study.owner.name,
     }  # fmt: skip

@@ -83,9 +83,15 @@ def _processor() -> Iterator[Check]:
     """Look at instruction sets and threads."""
     import torch
 
-    bf16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001  # torch offers no public question
+    from modelward.core.devices import bf16_is_native
+
+    bf16 = bf16_is_native()
     capability = torch.backends.cpu.get_cpu_capability()
-    yield Check("processor", "ok", f"{capability}, bf16 {'yes: fast training' if bf16 else 'no: training in fp32 takes longer'}")
+    yield Check(
+        "processor",
+        "ok",
+        f"{capability}, bf16 {'native: training uses it' if bf16 else 'not native: training in fp32, which is faster here'}",
+    )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = torch.get_num_threads()
     crowded = threads > cores

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from modelward.core.devices import device_of
+from modelward.core.devices import bf16_is_native, device_of
 from modelward.core.errors import UsageError
 
 
@@ -39,7 +39,7 @@ class Recipe:
     patience
         stop after so many epochs without a better validation accuracy, and come back to the best; 0 turns it off.
     precision
-        ``"auto"`` (bf16 autocast on convolutional nets where the processor has it), ``"bf16"`` or ``"fp32"``.
+        ``"auto"`` (bf16 autocast on convolutional nets where the processor multiplies bf16 by itself), ``"bf16"`` or ``"fp32"``.
     """
 
     epochs: int = 12
@@ -114,4 +114,4 @@ class Recipe:
         deep = sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 2
         if device_of(model).type == "cuda":
             return deep and torch.cuda.is_bf16_supported()
-        return deep and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001  # torch offers no public question
+        return deep and bf16_is_native()
