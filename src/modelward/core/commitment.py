@@ -22,6 +22,9 @@ class Commitment:
         when, as ISO 8601 in UTC; ``None`` when nothing says it.
     where
         who stamped it, or where it was published.
+    seen
+        the day (ISO 8601) on which whoever decides first saw the suspect, when the commitment was found to be older; ``None`` where that was not
+        compared.
 
     Examples
     --------
@@ -33,6 +36,12 @@ class Commitment:
     kind: str = "undated"
     time: str | None = None
     where: str = ""
+    seen: str | None = None
+
+    @property
+    def older(self) -> bool:
+        """True when the commitment counts and is older than the day on which the suspect was seen."""
+        return self.dated and self.seen is not None
 
     @property
     def dated(self) -> bool:
@@ -42,4 +51,5 @@ class Commitment:
     def __str__(self) -> str:
         """Say in one phrase what stands behind the date."""
         when = f" of {self.time}" if self.time else ""
-        return f"{self.kind}{when}, {self.where}" if self.dated else "undated"
+        seen = f", the suspect was seen on {self.seen}" if self.seen else ""
+        return f"{self.kind}{when}, {self.where}{seen}" if self.dated else "undated"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,18 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.commitment import Commitment
+from modelward.core.deciding import OLD, Finding, Standing, decide
 from modelward.core.errors import FormatError, InputError, UsageError
-from modelward.core.guard import frozen, require_finite
+from modelward.core.guard import frozen, require_finite, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import REMEDY, Key
 from modelward.core.method import VariantMethod
+from modelward.core.siblings import Siblings
 from modelward.core.suspect import Access, Suspect
-from modelward.core.verdict import Decision, Verdict
-
-UNCOMMITTED = (
-    "The statistic says that the key fits, but a key like this can be made for a model after the fact: without a dated commitment to it from "
-    "before the dispute nothing is concluded."
-)
+from modelward.core.verdict import Misses, Verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +37,15 @@ class Observation:
         answers asked of the suspect.
     notes
         what is to be known of the answers; the verdict repeats it.
+    digest
+        SHA-256 of the suspect's weights, where they were granted.
     """
 
     access: Access
     tensors: Mapping[str, Tensor]
     queries: int = 0
     notes: tuple[str, ...] = ()
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class OwnershipMethod(VariantMethod, ABC):
         data: ImageSet,
         *,
         secret: bytes | None = None,
+        siblings: Siblings | Sequence[nn.Module] = (),
         nulls: Sequence[nn.Module] = (),
         thieves: Sequence[nn.Module] = (),
         rng: torch.Generator,
@@ -91,48 +93,70 @@ class OwnershipMethod(VariantMethod, ABC):
             for methods that mark: the owner's training images; for all others images that no model under study was trained on.
         secret
             for methods that derive their mark from a secret; drawn from ``rng`` when absent.
+        siblings
+            for fingerprints: models by the owner's code on exactly the owner's images, with other seeds (`modelward.siblings`). The p-value of a
+            suspect is the owner's rank among them; with fewer than 19 every verdict is "undecided".
         nulls
-            independent models. Without them the key is uncalibrated and every verdict is "undecided".
+            independent models: asked as suspects, so that the key tells how often it accuses such. They decide nothing.
         thieves
-            validation thieves: they fix the paper's thresholds and show the power; never the suspects that are reported on.
+            validation thieves of ``model``: they fix the paper's thresholds; never the suspects that are reported on.
         rng
             source of all randomness.
         """
         require_finite(model)
         if not len(data):
             raise InputError("no images to enrol with; pass a set that no model under study was trained on")
+        family = Siblings.of(siblings)
         with frozen(model):
-            return self._protect(model, data, secret=secret, nulls=nulls, thieves=thieves, rng=rng)
+            return self._protect(model, data, secret=secret, siblings=family, nulls=nulls, thieves=thieves, rng=rng)
 
     def observe(self, suspect: Suspect | nn.Module, key: Key) -> Observation:
         """Return what ``suspect`` answers to ``key``, asking it no more than this method needs."""
-        if key.method != self.card.name:
-            message = f"this key was made by {key.method!r}; verify it with that method, not with {self.card.name!r}"
-            raise InputError(message)
+        self._require_own(key)
         asked = suspect if isinstance(suspect, Suspect) else Suspect.of_model(suspect)
         before = asked.queries
         observed = self._observe(asked, key)
-        return replace(observed, queries=asked.queries - before, notes=(*asked.notes, *observed.notes))
+        digest = state_digest(asked.model) if asked.access is Access.WEIGHTS else None
+        return replace(observed, queries=asked.queries - before, notes=(*asked.notes, *observed.notes), digest=digest)
 
-    def judge(self, observed: Observation, key: Key, *, commitment: Commitment | None = None) -> Verdict:
+    def judge(
+        self, observed: Observation, key: Key, *, commitment: Commitment | None = None, shown: bool = True, keys: int = 1
+    ) -> Verdict:
         """Return the verdict on answers that were given to ``key``; needs no suspect, so that anybody may repeat it.
 
         Parameters
         ----------
         commitment
-            what says that the key is older than the dispute; for methods whose keys can be forged there is no "stolen" without a dated one.
+            what dates the key: there is no "stolen" unless it is older than the day on which the suspect was seen.
+        shown
+            whether the claimant's model, of the digest that the key names, was shown to whoever decides.
+        keys
+            how many keys speak of this suspect beside each other: p times their number has to be small.
         """
-        verdict = self._judge(observed, key)
-        verdict = replace(verdict, queries=observed.queries, access=observed.access.value, caveats=(*observed.notes, *verdict.caveats))
-        if not (self.forgeable and verdict.stolen):
-            return verdict
-        if commitment is None or not commitment.dated:
-            return replace(verdict, decision=Decision.UNDECIDED, caveats=(UNCOMMITTED, *verdict.caveats))
-        return replace(verdict, caveats=(f"The key was committed to before: {commitment}.", *verdict.caveats))
+        self._require_own(key)
+        found = self._judge(observed, key) if "draws" in key.facts else Finding(math.nan, "not computed", doubts=(OLD,))
+        return decide(replace(found, notes=(*observed.notes, *found.notes)), self._standing(observed, key, commitment, shown=shown, keys=keys))
+
+    def _standing(self, observed: Observation, key: Key, commitment: Commitment | None, *, shown: bool, keys: int) -> Standing:
+        """Return what a verdict rests on besides the answers."""
+        facts = key.facts.get("draws", {})
+        power = facts.get("thieves", {}).get(observed.access.value, {})
+        return Standing(
+            method=self.card.name, variant=key.variant, forgeable=self.forgeable, access=observed.access.value, queries=observed.queries,
+            misses=Misses(int(power.get("missed", 0)), int(power.get("tried", 0))), most=str(facts.get("most", "")), keys=keys,
+            nulls=int(facts.get("nulls", 0)), false_claims=int(facts.get("false_claims", 0)), commitment=commitment, shown=shown,
+            same=observed.digest == key.model_digest,
+        )  # fmt: skip
 
     def verify(self, suspect: Suspect | nn.Module, key: Key, *, commitment: Commitment | None = None) -> Verdict:
         """Return the verdict on ``suspect``, asking it no more than this method needs."""
         return self.judge(self.observe(suspect, key), key, commitment=commitment)
+
+    def _require_own(self, key: Key) -> None:
+        """Raise `InputError` for a key of another method."""
+        if key.method != self.card.name:
+            message = f"this key was made by {key.method!r}; verify it with that method, not with {self.card.name!r}"
+            raise InputError(message)
 
     def enrolled(self, key: Key) -> Self:
         """Return this method with the settings that ``key`` was made with.
@@ -165,19 +189,20 @@ class OwnershipMethod(VariantMethod, ABC):
         data: ImageSet,
         *,
         secret: bytes | None,
+        siblings: Siblings,
         nulls: Sequence[nn.Module],
         thieves: Sequence[nn.Module],
         rng: torch.Generator,
     ) -> tuple[nn.Module, Key]:
-        """Return the protected model and the key."""
+        """Return the protected model and the key; ``key.facts["draws"]`` says what its p-values are drawn over."""
 
     @abstractmethod
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
         """Return the suspect's raw answers; queries and the suspect's own notes are added by `observe`."""
 
     @abstractmethod
-    def _judge(self, observed: Observation, key: Key) -> Verdict:
-        """Return the verdict on the answers alone."""
+    def _judge(self, observed: Observation, key: Key) -> Finding:
+        """Return what the answers say: the statistic, and that of every draw."""
 
     def probes(self, key: Key) -> Tensor:
         """Return the key's query images as uint8 (n, C, H, W), for a suspect that only a remote service answers for."""

@@ -164,14 +164,14 @@ class Record:
         for candidate in candidates:
             late = _late(candidate, released)
             if late is None:
-                return candidate, (*notes, *([] if released else [_UNKNOWN_RELEASE]))
+                return replace(candidate, seen=released), (*notes, *([] if released else [_UNKNOWN_RELEASE]))
             notes.append(late)
         if not candidates and self.token is None:
             notes.append("The commitment is undated: neither a time stamp nor a publication says when it was made.")
         return Commitment(self.digest), tuple(notes)
 
 
-_UNKNOWN_RELEASE = "The commitment was not compared with the day on which the suspect came out: pass it with --released."
+_UNKNOWN_RELEASE = "The commitment was not compared with the day on which you first saw the suspect: pass it with --released."
 
 
 def _late(commitment: Commitment, released: str | None) -> str | None:

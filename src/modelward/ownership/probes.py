@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modelward.core.errors import InputError, UsageError
-from modelward.core.guard import predict
 from modelward.core.images import ImageSet
 from modelward.imaging.corruptions import corrupt
 from modelward.imaging.mixing import sac_cutmix
 from modelward.imaging.quantise import to_uint8
+from modelward.ownership.likeness import disputed
 
-KINDS = ("wrong", "explainable", "source", "normal", "cutmix", "mixed", "noise")
+KINDS = ("disputed", "wrong", "explainable", "source", "normal", "cutmix", "mixed", "noise")
 TREATMENTS = ("none", "jpeg 1", "gaussian_noise 4", "gaussian_blur 2", "cutmix 0.2", "cutmix 0.5", "halves")
 MIN_PROBES = 10
 
@@ -60,26 +60,29 @@ def mixture(images: ImageSet, *, rng: torch.Generator) -> ImageSet:
     return ImageSet(torch.cat(parts), images.labels.repeat(len(parts)), images.classes, f"{images.name}, {', '.join(TREATMENTS)}")
 
 
-def select(
-    images: ImageSet, kind: str, count: int, *, victim: nn.Module, references: Sequence[nn.Module] = (), rng: torch.Generator
-) -> Probes:
-    """Return up to ``count`` probes.
+def select(images: ImageSet, kind: str, count: int, *, answers: Sequence[Tensor], rng: torch.Generator) -> Probes:
+    """Return up to ``count`` probes, chosen by all candidates alike.
 
     Parameters
     ----------
     images
-        candidates that no model under study was trained on.
+        images that no model under study was trained on.
     kind
-        ``wrong``: the victim errs; ``explainable``: and some reference is right; ``source``: and every reference is right; ``normal``: any;
-        ``mixed``: any, of candidates made by `mixture`;
-        ``cutmix``: one square patch of side .2 W pasted from another image; ``noise``: uniform noise (the null control of probe choice).
+        ``disputed``: those on which the candidates disagree most; ``wrong``: most candidates err; ``explainable``: and some is right; ``source``: one
+        candidate alone errs; ``normal``: any; ``mixed``: the disputed ones, of images made by `mixture`; ``cutmix``: any, one square patch of side
+        .2 W pasted from another image; ``noise``: uniform noise (the null control of probe choice).
+    answers
+        logits (n, K) of every candidate, in their order.
     """
     if kind not in KINDS:
         message = f"probes are {', '.join(KINDS)}, not {kind!r}"
         raise UsageError(message)
     order = torch.randperm(len(images), generator=rng)
+    labels = torch.stack([logits.argmax(1) for logits in answers])
     if kind in {"wrong", "explainable", "source"}:
-        order = order[_telling(images, kind, victim, references)[order]]
+        order = order[_telling(labels != images.labels, kind)[order]]
+    elif kind in {"disputed", "mixed"}:
+        order = order[disputed(labels)[order].argsort(descending=True, stable=True)]
     index = order[:count]
     if len(index) < MIN_PROBES:
         message = f"only {len(index)} of {len(images)} images serve as {kind!r} probes, {MIN_PROBES} are needed; pass more images, or probes_from='normal'"
@@ -92,10 +95,9 @@ def select(
     return Probes(pixels, images.labels[index], index)
 
 
-def _telling(images: ImageSet, kind: str, victim: nn.Module, references: Sequence[nn.Module]) -> Tensor:
-    """Return a bool mask (N,): the victim errs, and the references understand the image as far as ``kind`` asks."""
-    wrong = predict(victim, images.pixels).argmax(1) != images.labels
-    if kind == "wrong" or not references:
-        return wrong
-    right = torch.stack([predict(model, images.pixels).argmax(1) == images.labels for model in references])
-    return wrong & (right.all(0) if kind == "source" else right.any(0))
+def _telling(wrong: Tensor, kind: str) -> Tensor:
+    """Return a bool mask (n,) of images, from which candidates err on which, bool (m + 1, n)."""
+    share = wrong.double().mean(0)
+    if kind == "source":
+        return wrong.sum(0) == 1
+    return (share > 0.5) & (share < 1) if kind == "explainable" and len(wrong) > 1 else share > 0.5

@@ -8,20 +8,20 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.claims import withstands
-from modelward.core.errors import UsageError
-from modelward.core.families import OwnershipMethod
-from modelward.core.guard import predict, state_digest
+from modelward.core.deciding import Finding
+from modelward.core.errors import InputError, UsageError
+from modelward.core.guard import predict
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Attack, Observation
 from modelward.core.suspect import Access, Suspect
-from modelward.core.verdict import Verdict
-from modelward.ownership.calibration import Calibration
-from modelward.ownership.correlation import KERNELS, VIEWS, correlation, distance, shared_deviation, view_of
+from modelward.ownership.candidates import Candidates
+from modelward.ownership.correlation import KERNELS, VIEWS, correlation, distance, view_of
+from modelward.ownership.fingerprint import Fingerprint, Kit
+from modelward.ownership.likeness import agreement, deviation, structure
 from modelward.ownership.probes import KINDS, copies, mixture, select
 
 FINGERPRINT = Taxonomy(
@@ -33,35 +33,33 @@ FINGERPRINT = Taxonomy(
 )
 CLAIMS = withstands("ftal", "prune", "quantise", "extract-l", "extract-p")
 NAMES = {"label": "labels", "logp": "probabilities"}
+POOL = {"paper": 20, "hardened": 4}  # images looked at per probe kept
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAC(OwnershipMethod):
-    r"""Compare how a suspect and the source relate probes to each other: :math:`d(s, v) = \lVert C_s - C_v \rVert_1 / n^2`.
+class SAC(Fingerprint):
+    r"""Compare how a suspect and the source answer probes: alike beyond what all models of the task share?
 
-    ``variant="paper"`` thresholds that distance of raw logits. ``variant="hardened"`` repairs what drowns it. Every model's temperature is
-    matched first, since copies are more or less confident than models of their own. And the matrices are compared after the mean of sibling
-    models R of the source (same data, same recipe, other seed) is taken off: the statistic is
-    :math:`1 - \langle S - R, V - R \rangle / \lVert V - R \rVert^2`, 0 for the source itself and about 1 for a model that is only
-    alike because it learnt the same task, even from the same images.
+    ``variant="paper"`` takes the correlation matrices of raw logits, :math:`d(s, v) = \lVert C_s - C_v \rVert_1 / n^2`; its own threshold, midway between
+    thieves and null models, stands beside and may only take claims away. ``variant="hardened"`` asks images on which the source and its siblings
+    disagree, matches the temperature of every model, since copies are more or less confident than models of their own, takes the mean of all
+    candidates off, and scores the cosine of what is left: 0 for the source itself, about 1 for a model that only learnt the same task.
+
+    In both the p-value is the rank of the source among its siblings (`modelward.siblings`), which are treated as the source is.
 
     Parameters
     ----------
     probes_from
-        ``wrong`` (SAC-w), ``explainable``, ``source``, ``normal``, ``cutmix`` (SAC-m), ``mixed`` (images as they are, compressed, with noise,
-        blurred, patched, halved), or ``noise`` as a control; ``None`` takes the variant's own.
+        ``disputed`` (the candidates disagree), ``wrong`` (SAC-w), ``explainable``, ``source``, ``normal``, ``cutmix`` (SAC-m), ``mixed`` (disputed
+        ones of images as they are, compressed, with noise, blurred, patched, halved), or ``noise`` as a control; ``None`` takes the variant's own.
     count
-        number of probes, at most.
+        number of probes, at most; ``None`` takes the variant's own, 100 of the paper's and 500 of the hardened one's.
     corruption, severities
         candidates are the images under the corruption at each severity 1-5; 0 is the image itself; ``None`` takes the variant's own.
     view
-        outputs that are compared; ``None`` takes ``logits`` for the paper and ``temp_c`` for the hardened variant.
+        outputs that are compared; ``None`` takes ``logits`` for the paper and ``temp`` for the hardened variant.
     kernel
-        ``cos`` or ``rbf``.
-    references
-        that many of the null models, the first ones, serve as siblings (at most a quarter of them all); they calibrate nothing.
-    alpha
-        a suspect is stolen when its rank p-value is at most this.
+        of the paper's variant, ``cos`` or ``rbf``.
     """
 
     card: ClassVar[Card] = Card(
@@ -70,34 +68,36 @@ class SAC(OwnershipMethod):
         paper="Guan, Liang, He: Are you stealing my model? Sample correlation for fingerprinting deep neural networks, NeurIPS 2022, arXiv 2210.15427",
         taxonomy=FINGERPRINT,
         claims=CLAIMS,
-        limits=("a source that hardly errs leaks little to thieves who train on its labels",),
-        cost="verification: one forward pass of 100 probes; calibration trains the null models",
+        limits=(
+            "a source that hardly errs leaks little to thieves who train on its labels",
+            "of a model that was fine-tuned from a public network hardly more is seen than the network: its weights tell, its answers do not",
+        ),
+        cost="verification: one forward pass of the probes; calibration trains the siblings",
     )
-    own_probes: ClassVar[dict[str, str]] = {"paper": "wrong", "hardened": "normal"}
+    own_probes: ClassVar[dict[str, str]] = {"paper": "wrong", "hardened": "disputed"}
     own_severities: ClassVar[dict[str, tuple[int, ...]]] = {"paper": (0,), "hardened": (0,)}
+    own_count: ClassVar[dict[str, int]] = {"paper": 100, "hardened": 500}
 
     probes_from: str | None = None
-    count: int = 100
+    count: int | None = None
     corruption: str = "jpeg"
     severities: Sequence[int] | None = None
     view: str | None = None
     kernel: str = "cos"
-    references: int = 6
-    alpha: float = 0.05
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.probes_from not in {None, *KINDS} or self.kernel not in KERNELS or self.view not in {None, *VIEWS}:
             message = f"probes_from is {', '.join(KINDS)}; view {', '.join(VIEWS)}; kernel {', '.join(KERNELS)}; got {self.settings()}"
             raise UsageError(message)
-        if self.count < 2 or not 0 < self.alpha < 1 or self.references < 0 or not {*self.levels} <= {*range(6)}:
-            message = f"count >= 2, 0 < alpha < 1, references >= 0 and severities of 0..5 are needed, got {self.settings()}"
+        if self.wanted < 2 or not {*self.levels} <= {*range(6)}:
+            message = f"count >= 2 and severities of 0..5 are needed, got {self.settings()}"
             raise UsageError(message)
 
     @property
     def statistic_view(self) -> str:
         """The one view whose distance is the statistic."""
-        return self.view or ("logits" if self.variant == "paper" else "temp_c")
+        return self.view or ("logits" if self.variant == "paper" else "temp")
 
     def view_for(self, access: Access) -> str:
         """Return the view in which a suspect of ``access`` is compared.
@@ -115,89 +115,82 @@ class SAC(OwnershipMethod):
         return self.probes_from or self.own_probes[self.variant]
 
     @property
+    def wanted(self) -> int:
+        """The number of probes, at most."""
+        return self.own_count[self.variant] if self.count is None else self.count
+
+    @property
     def levels(self) -> Sequence[int]:
         """The severities of the candidates."""
         return self.own_severities[self.variant] if self.severities is None else self.severities
-
-    def siblings(self, nulls: int) -> int:
-        """Return how many of ``nulls`` null models serve as siblings."""
-        return min(self.references, nulls // 4) if self.variant == "hardened" else 0
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
         """Return thefts that unlearn what is the source's own: smoothed labels, adversarial training, and an ensemble that votes."""
         return Attack("ft-smooth-labels"), Attack("extract-adv"), Attack("ensemble")
 
-    def _protect(
-        self,
-        model: nn.Module,
-        data: ImageSet,
-        *,
-        secret: bytes | None,
-        nulls: Sequence[nn.Module],
-        thieves: Sequence[nn.Module],
-        rng: torch.Generator,
-    ) -> tuple[nn.Module, Key]:
-        del secret
-        split = self.siblings(len(nulls))
-        siblings, nulls = nulls[:split], nulls[split:]
-        candidates = mixture(data, rng=rng) if self.kind == "mixed" else copies(data, self.corruption, self.levels, rng=rng)
-        chosen = select(candidates, self.kind, self.count, victim=model, references=siblings, rng=rng)
-        answers = stacked([predict(net, chosen.pixels) for net in (model, *siblings)])
-        null_answers, theft_answers = ([predict(net, chosen.pixels) for net in group] for group in (nulls, thieves))
-        scores = {}
-        for view in dict.fromkeys(map(self.view_for, Access)):
-            own = [view_of(logits, view, are_logits=True) for logits in unstacked(answers)]
-            null, theft = ([self._statistic(o, own, view, are_logits=True) for o in group] for group in (null_answers, theft_answers))
-            scores[view] = vars(Calibration.split(null, theft, self.alpha))
-        facts: dict[str, Any] = {
-            "settings": self.settings(), "calibrated": bool(nulls), "scores": scores, "classes": list(data.classes),
-            "candidates": {"name": candidates.name, "digest": candidates.digest, "size": len(candidates)},
-        }  # fmt: skip
-        tensors = {"probes": chosen.pixels, "labels": chosen.labels, "index": chosen.index, "answers": answers}
-        return model, Key(self.card.name, self.variant, state_digest(model), facts, tensors)
+    def _enrol(self, candidates: Candidates, data: ImageSet, *, rng: torch.Generator) -> Kit:
+        most = POOL[self.variant] * self.wanted
+        where = torch.randperm(len(data), generator=rng)[:most]
+        part = data.take(where)
+        pool = mixture(part, rng=rng) if self.kind == "mixed" else copies(part, self.corruption, self.levels, rng=rng)
+        kept = torch.randperm(len(pool), generator=rng)[:most]
+        pool, where = pool.take(kept), where.repeat(len(pool) // len(part))[kept]
+        seen = candidates.answers(pool.pixels)
+        chosen = select(pool, self.kind, self.wanted, answers=seen, rng=rng)
+        same = self.kind not in {"cutmix", "noise"}  # the probes are images of the pool as they are
+        answers = [logits[chosen.index] for logits in seen] if same else candidates.answers(chosen.pixels)
+        shared = {"probes": chosen.pixels, "labels": chosen.labels}
+        return Kit(shared, {"answers": torch.stack(answers)}, where[chosen.index], {"pool": {"name": pool.name, "size": len(pool)}})
 
-    def _statistic(self, outputs: Tensor, own: Sequence[Tensor], view: str, *, are_logits: bool) -> float:
-        """Return the statistic of outputs against the source and its siblings, each (n, K) in the same view: small means stolen."""
-        source, *siblings = own
-        mine = view_of(outputs, view, are_logits=are_logits, classes=source.shape[1])
-        if siblings:
-            return 1 - shared_deviation(mine, source, siblings, self.kernel)
-        return distance(correlation(mine, self.kernel), correlation(source, self.kernel))
+    def _one(self, model: nn.Module, key: Key) -> dict[str, Tensor]:
+        return {"answers": predict(model, key.tensor("probes"))}
+
+    def _figures(self, key: Key, nulls: Sequence[nn.Module], thieves: Sequence[nn.Module]) -> dict[str, Any]:
+        """Return the paper's threshold in every view: midway between the means of validation thieves and null models."""
+        if self.variant != "paper" or not nulls or not thieves:
+            return {}
+        limits = dict[str, float]()
+        for view in dict.fromkeys(map(self.view_for, Access)):
+            means = []
+            for group in (nulls, thieves):
+                answers = [predict(model, key.tensor("probes")) for model in group]
+                own = int(key.facts["draws"]["own"])
+                means.append(sum(float(self._paper(a, key, view, are_logits=True)[own]) for a in answers) / len(answers))
+            limits[view] = sum(means) / 2
+        return {"paper_threshold": limits}
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
-        method = self.enrolled(key)
-        probes = key.tensor("probes")
+        method, probes = self.enrolled(key), key.tensor("probes")
         if suspect.access is Access.WEIGHTS:
             return Observation(suspect.access, {"answers": suspect.logits(probes)})
         x = probes.to(torch.float32).div(255)
         outputs = suspect.labels(x) if method.view_for(suspect.access) == "label" else suspect.probabilities(x)
         return Observation(suspect.access, {"answers": outputs})
 
-    def _judge(self, observed: Observation, key: Key) -> Verdict:
-        method = self.enrolled(key)
-        view = method.view_for(observed.access)
-        own = [view_of(logits, view, are_logits=True) for logits in unstacked(key.tensor("answers"))]
-        statistic = method._statistic(observed.tensors["answers"], own, view, are_logits=observed.access is Access.WEIGHTS)  # noqa: SLF001
-        notes = (
-            () if view == method.statistic_view else (f"Only {NAMES[view]} were answered; the {view} view of the same probes was used.",)
-        )
-        calibration = Calibration.of(key.fact(dict, "scores", view))
-        siblings = len(key.tensor("answers")) - 1
-        name = f"deviation not shared ({view}, {siblings} siblings)" if siblings else f"correlation distance ({view})"
-        return calibration.verdict(statistic, observed, method=self.card.name, variant=method.variant, name=name, notes=notes)
+    def _paper(self, answers: Tensor, key: Key, view: str, *, are_logits: bool) -> Tensor:
+        """Return the distance of correlation matrices (m + 1,) of answers to every candidate."""
+        candidates = key.tensor("answers")
+        mine = correlation(view_of(answers, view, are_logits=are_logits, classes=candidates.shape[2]), self.kernel)
+        found = [distance(mine, correlation(view_of(logits, view, are_logits=True), self.kernel)) for logits in candidates]
+        return torch.tensor(found, dtype=torch.float64)
 
-
-def stacked(answers: Sequence[Tensor]) -> Tensor:
-    """Return logits (n, K) of several models as one tensor (m, n, K); outputs that a model lacks, such as those of a marked source, are minus infinity.
-
-    >>> wide = stacked([torch.zeros(2, 3), torch.ones(2, 2)])
-    >>> wide.shape, [part.shape[1] for part in unstacked(wide)]
-    (torch.Size([2, 2, 3]), [3, 2])
-    """
-    width = max(logits.shape[1] for logits in answers)
-    return torch.stack([F.pad(logits, (0, width - logits.shape[1]), value=-torch.inf) for logits in answers])
-
-
-def unstacked(answers: Tensor) -> list[Tensor]:
-    """Return the logits of each model of `stacked`, each with its own outputs."""
-    return [logits[:, ~(logits == -torch.inf).all(0)] for logits in answers]
+    def _distances(self, observed: Observation, key: Key) -> tuple[Tensor, Finding]:
+        view, candidates, answers = self.view_for(observed.access), key.tensor("answers"), observed.tensors["answers"]
+        if len(answers) != candidates.shape[1]:
+            message = f"{candidates.shape[1]} probes need as many answers, got {len(answers)}"
+            raise InputError(message)
+        notes = () if view == self.statistic_view else (f"Only {NAMES[view]} were answered; the {view} view of the same probes was used.",)
+        if self.variant == "paper":
+            found = self._paper(answers, key, view, are_logits=observed.access is Access.WEIGHTS)
+            limits = key.facts.get("paper_threshold", {})
+            limit = float(limits[view]) if view in limits else None
+            return found, Finding(0.0, f"correlation distance ({view})", ceiling=limit, notes=notes)
+        if view == "label":
+            labels = answers if answers.ndim == 1 else answers.argmax(1)
+            return agreement(labels, candidates.argmax(2)), Finding(0.0, "rare labels not shared", notes=notes)
+        mine = view_of(answers, view, are_logits=observed.access is Access.WEIGHTS)
+        theirs = torch.stack([view_of(logits, view, are_logits=True) for logits in candidates])
+        if mine.shape != theirs.shape[1:]:
+            note = f"The suspect answers with {mine.shape[1]} classes, the key's model with {theirs.shape[2]}: correlations of the answers were compared."
+            return structure(mine, list(theirs)), Finding(0.0, f"structure not shared ({view})", notes=(*notes, note))
+        return deviation(mine, theirs), Finding(0.0, f"deviation not shared ({view})", notes=notes)

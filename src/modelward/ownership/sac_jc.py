@@ -14,14 +14,14 @@ class SACJC(SAC):
     """Sample correlation on JPEG-compressed images.
 
     ``variant="paper"``: ordinary images compressed at severity 1 (quality 25), raw logits, threshold midway between the means of
-    validation thieves and null models. ``variant="hardened"`` (default): the compressed images together with the same images as they are,
-    with noise, blurred, patched and halved; answers matched in temperature and centred; the deviation from siblings of the source;
-    threshold from the ranks of the null models. ``docs/decisions/0002-sibling-statistic.md`` says why, with the rows.
+    validation thieves and null models. ``variant="hardened"`` (default): of the compressed images together with the same images as they are,
+    with noise, blurred, patched and halved, those that the candidates dispute; answers matched in temperature; the deviation from the mean of all
+    candidates. ``docs/decisions/0018-rank-among-siblings.md`` says why, with the rows.
 
     Examples
     --------
     >>> SACJC().statistic_view, SACJC(variant="paper").statistic_view
-    ('temp_c', 'logits')
+    ('temp', 'logits')
     """
 
     card: ClassVar[Card] = Card(
@@ -31,10 +31,9 @@ class SACJC(SAC):
         taxonomy=FINGERPRINT,
         claims=CLAIMS,
         limits=("a source that hardly errs leaks little to thieves who train on its labels",),
-        cost="verification: one forward pass of the probes; calibration trains the null models",
+        cost="verification: one forward pass of the probes; calibration trains the siblings",
     )
 
     own_probes: ClassVar[dict[str, str]] = {"paper": "normal", "hardened": "mixed"}
     own_severities: ClassVar[dict[str, tuple[int, ...]]] = {"paper": (1,), "hardened": (1, 4)}
-
-    count: int = 4000
+    own_count: ClassVar[dict[str, int]] = {"paper": 800, "hardened": 1000}

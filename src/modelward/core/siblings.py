@@ -1,0 +1,94 @@
+"""Siblings: what the owner could just as well have made, by the same code on the same images with other seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from modelward.core.errors import UsageError
+from modelward.core.images import ImageSet
+
+STARTS = ("none", "base", "start", "unsaid")
+ORIGINS = ("code", "recipe", "models", "matched")
+TUNING = 5
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A sibling that was to be made and could not be: its number, seed and the reason. It is never left out in silence."""
+
+    number: int
+    seed: int
+    why: str
+
+
+@dataclass(frozen=True, eq=False)
+class TuningThief:
+    """A theft of a tuning sibling: which of them, the stolen model, and what kind of theft it is."""
+
+    of: int
+    model: nn.Module
+    kind: str
+
+
+@dataclass(frozen=True, eq=False)
+class Siblings:
+    """Models by the owner's code on exactly the owner's images, with other seeds, and how they came to be.
+
+    Parameters
+    ----------
+    models
+        those that the owner is ranked among, in the order of their numbers.
+    origin
+        ``"code"``: by the owner's own function; ``"recipe"``: by the recipe that the owner's file carries; ``"models"``: the owner brought them, so
+        nobody knows whether some were left out; ``"matched"``: by a recipe fitted to the owner's accuracy, which is an approximation and decides
+        nothing.
+    start
+        the owner's word on where training began: at a public ``"base"``, at initial weights that others may have (``"start"``), or at weights
+        drawn anew each time (``"none"``). ``"unsaid"`` decides nothing.
+    start_digest, code
+        SHA-256 of the weights that every sibling began with, and of the code that trained them.
+    images
+        the exact training set.
+    seeds
+        of ``models``, one each; derived, never chosen.
+    failed
+        those that could not be made.
+    tuning, thieves
+        further siblings that are never ranked, and thefts of them: they tell how many thieves would be missed.
+    smoke
+        made in seconds to try the machinery: such a key decides nothing.
+    """
+
+    models: tuple[nn.Module, ...] = ()
+    origin: str = "models"
+    start: str = "unsaid"
+    start_digest: str | None = None
+    code: str | None = None
+    images: ImageSet | None = None
+    seeds: tuple[int, ...] = ()
+    failed: tuple[Failed, ...] = ()
+    tuning: tuple[nn.Module, ...] = ()
+    thieves: tuple[TuningThief, ...] = field(default=())
+    smoke: bool = False
+
+    def __post_init__(self) -> None:
+        if self.origin not in ORIGINS or self.start not in STARTS:
+            message = f"origin is {', '.join(ORIGINS)} and start {', '.join(STARTS)}; got {self.origin!r} and {self.start!r}"
+            raise UsageError(message)
+        if self.seeds and len(self.seeds) != len(self.models):
+            message = f"{len(self.models)} siblings need as many seeds, got {len(self.seeds)}"
+            raise UsageError(message)
+        if any(not 0 <= thief.of < len(self.tuning) for thief in self.thieves):
+            message = f"a thief is of one of the {len(self.tuning)} tuning siblings"
+            raise UsageError(message)
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    @classmethod
+    def of(cls, given: Siblings | Sequence[nn.Module]) -> Siblings:
+        """Return siblings as they are, and plain models as such that the owner brought."""
+        return given if isinstance(given, Siblings) else cls(models=tuple(given))

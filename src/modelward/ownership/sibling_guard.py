@@ -1,0 +1,146 @@
+"""Guards against siblings that were not trained as the owner's model was, or are copies. They catch gross errors, and show no exchangeability."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modelward.core.errors import FormatError
+from modelward.core.guard import predict
+from modelward.core.images import ImageSet
+from modelward.core.key import REMEDY
+
+LEVEL = 0.01
+BINS = 10
+MOST = 2000  # images a figure, at most
+SAME = 1e-6
+NEEDED = 256
+UNCALIBRATED = "Uncalibrated: the siblings were not trained as your model was ({what}: {mine:.4g} against {mean:.4g} +- {sd:.2g} of the siblings)."
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Right answers of n for each set of images; mean confidence and calibration error on the probes."""
+
+    right: Mapping[str, tuple[int, int]]
+    confidence: float
+    error: float
+    chance: float
+
+    @classmethod
+    def of(cls, member: Any) -> Figures:
+        """Read the figures of a candidate back from a key; raises `FormatError` when they make no sense."""
+        try:
+            told = member["figures"]
+            right = {str(name): (int(pair[0]), int(pair[1])) for name, pair in told["right"].items()}
+            found = cls(right, float(told["confidence"]), float(told["error"]), float(told["chance"]))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            message = f"a sibling of this key has no figures: {REMEDY}"
+            raise FormatError(message) from error
+        if not all(0 <= hits <= n and n > 0 for hits, n in right.values()) or not all(map(math.isfinite, (found.confidence, found.error))):
+            message = f"the figures of a sibling of this key make no sense: {REMEDY}"
+            raise FormatError(message)
+        return found
+
+    def values(self) -> dict[str, float]:
+        """Return the five figures on scales that are near to normal: accuracies as logits with half a case added."""
+        found = {f"accuracy on {name}": math.log((hits + 0.5) / (n - hits + 0.5)) for name, (hits, n) in self.right.items()}
+        return {**found, "mean confidence": self.confidence, "calibration error": self.error}
+
+
+def figures_of(model: nn.Module, sets: Mapping[str, ImageSet | None]) -> dict[str, Any]:
+    """Return a candidate's figures as JSON values: right answers on each set that is there, and confidence and calibration on the probes."""
+    right = dict[str, list[int]]()
+    confidence, error, chance = 0.0, 0.0, 0.0
+    for name, images in sets.items():
+        if images is None:
+            continue
+        part = images.few(MOST)
+        top, answers = predict(model, part.pixels).softmax(1).max(1)
+        hits = answers == part.labels
+        right[name] = [int(hits.sum()), len(part)]
+        if name == "probes":
+            confidence, error, chance = float(top.double().mean()), calibration_error(top, hits), 1 / max(1, len(part.classes))
+    return {"right": right, "confidence": confidence, "error": error, "chance": chance}
+
+
+def calibration_error(top: Tensor, hits: Tensor) -> float:
+    """Return the expected calibration error of largest probabilities (n,) and right answers (n,), over ten bins of equal width.
+
+    >>> calibration_error(torch.tensor([0.8, 0.8]), torch.tensor([True, False]))
+    0.3
+    """
+    total, place = 0.0, (top * BINS).long().clamp(max=BINS - 1)
+    for one in place.unique():
+        among = place == one
+        total += float((top[among].double().mean() - hits[among].double().mean()).abs()) * float(among.double().mean())
+    return round(total, 6)
+
+
+def odd_one_out(figures: Sequence[Figures], own: int) -> list[str]:
+    r"""Return why the owner's model is not one of its siblings: :math:`t = |x - \bar s| / (sd \sqrt{1 + 1/m})`, Holm's procedure at .01."""
+    from scipy.special import stdtr
+
+    rows, count = [one.values() for one in figures], len(figures) - 1
+    if count < 2:
+        return []
+    found = []
+    for name in set.intersection(*(set(row) for row in rows)):
+        others = torch.tensor([row[name] for place, row in enumerate(rows) if place != own], dtype=torch.float64)
+        mean, sd, mine = float(others.mean()), float(others.std()), rows[own][name]
+        away = abs(mine - mean)
+        t = 0.0 if away < 1e-9 else away / max(sd, 1e-12) / math.sqrt(1 + 1 / count)
+        found.append((2 * float(stdtr(count - 1, -t)), name, mine, mean, sd))
+    found.sort()
+    worst = next(iter(found), None)  # Holm: if the smallest p does not pass at level / k, none does
+    if worst is None or worst[0] > LEVEL / len(found):
+        return []
+    return [UNCALIBRATED.format(what=worst[1], mine=worst[2], mean=worst[3], sd=worst[4])]
+
+
+def useless(figures: Sequence[Figures], own: int) -> list[str]:
+    """Return why some siblings are no draws: their accuracy is below chance + half of (the owner's - chance)."""
+    source = _accuracy(figures[own])
+    least = figures[own].chance + (source - figures[own].chance) / 2
+    weak = sum(_accuracy(one) < least for one in figures)
+    if not weak:
+        return []
+    return [f"{weak} of the {len(figures) - 1} siblings answer fewer than {least:.0%} of the images rightly: {_missing(len(figures) - 1 - weak)}."]
+
+
+def _accuracy(one: Figures) -> float:
+    """Return the accuracy on images that nobody trained on."""
+    hits, n = (sum(pair[i] for name, pair in one.right.items() if name != "trained on") for i in (0, 1))
+    return hits / max(1, n)
+
+
+def near_copies(members: Sequence[Mapping[str, Any]], answers: Sequence[Tensor], own: int) -> list[str]:
+    """Return why candidates are too alike to be draws: equal digests, equal answers, or one pair much nearer than pairs usually are."""
+    if len({str(member.get("digest")) for member in members}) < len(members):
+        return ["Some siblings have the same weights: they are not draws of their own."]
+    soft = torch.stack([logits.double().softmax(1).flatten() for logits in answers])
+    away = torch.cdist(soft, soft, p=1) / answers[0].shape[0]
+    upper = away[tuple(torch.triu_indices(len(soft), len(soft), 1))]
+    same = sum(bool((torch.tril(away, -1)[place, :place] < SAME).any()) for place in range(len(soft)))
+    if same:
+        left = len(soft) - 1 - same
+        return [f"{same} of the {len(soft) - 1} siblings answer exactly as another one: {_missing(left)}."]
+    if len(soft) > 2 and float(upper.min()) < float(upper.median()) / 2:
+        first, second = divmod(int((away + torch.diag(torch.full((len(soft),), torch.inf, dtype=away.dtype))).argmin()), len(soft))
+        who = "a sibling and the owner's model" if own in {first, second} else "two siblings"
+        return [
+            f"Near copies: {who} answer {float(upper.min()):.3g} apart, siblings usually {float(upper.median()):.3g}; draws are trained each by itself."
+        ]
+    return []
+
+
+def _missing(left: int) -> str:
+    """Return how many draws are left and missing."""
+    from modelward.core.deciding import DRAWS
+
+    return f"{left} are left, {DRAWS[0]} are needed" + (f", {DRAWS[0] - left} are missing" if left < DRAWS[0] else "")
