@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelward.cli.audit_commands import Arch
 from modelward.cli.commitment_options import Released, TsaRoot
 from modelward.cli.key_commands import KeyFile, PassphraseFd, PassphraseFile, key_in, passphrase_of
 from modelward.cli.options import Options, working
@@ -22,6 +23,9 @@ UNKNOWN = 3
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Evidence that verify wrote.", show_default=False)]
 Trusted = Annotated[
     Path | None, typer.Option("--trusted-key", metavar="PUB", help="Public key (PEM) that the bundle should be signed with.")
+]
+Claimed = Annotated[
+    Path | None, typer.Option("--model", metavar="FILE", help="The claimant's model: without it no fingerprint says 'related'.")
 ]
 Summary = Annotated[Path | None, typer.Option("--summary", metavar="FILE.html", help="Write one page in plain words.")]
 Authority = Annotated[
@@ -131,11 +135,14 @@ def evidence_keygen(options: Options, *, passphrase_file: PassphraseFile = None,
 
 def evidence_check(
     options: Options, bundle: Bundle, *, trusted_key: Trusted = None, tsa_root: TsaRoot = None, released: Released = None,
-    summary: Summary = None,
+    model: Claimed = None, arch: Arch = None, summary: Summary = None,
 ) -> int:  # fmt: skip
     """Check an evidence bundle: its signature, and its verdict computed again from the answers in it.
 
-    Exit code 1: stolen, 0: not stolen, 3: undecided, or consistent but the signer is unknown; 5: something was altered.
+    "Stolen" needs the day on which you first saw the suspect (--released), and a commitment that is older. A fingerprint without one says "related",
+    once you were shown the claimant's model (--model).
+
+    Exit code 1: stolen or related, 0: not stolen, 3: undecided, or consistent but the signer is unknown; 5: something was altered.
     """
     with working(options):
         from modelward.audit.evidence import check_bundle
@@ -143,10 +150,12 @@ def evidence_check(
         from modelward.io.timestamps import CAP as ROOT_CAP
         from modelward.keys.evidence import CAP, read_public
         from modelward.keys.grants import require_day
+        from modelward.models import load_model
 
         checked = check_bundle(
             read_bytes(bundle, cap=CAP), trusted=None if trusted_key is None else read_public(trusted_key),
-            roots=b"" if tsa_root is None else read_bytes(tsa_root, cap=ROOT_CAP), released=require_day(released), name=bundle.name,
+            roots=b"" if tsa_root is None else read_bytes(tsa_root, cap=ROOT_CAP), released=require_day(released),
+            model=None if model is None else load_model(model, arch).model, name=bundle.name,
         )  # fmt: skip
     code = EXIT_CODES[checked.verdict.decision.value] if checked.known else UNKNOWN
     _tell_evidence(checked, bundle, summary, code, as_json=options.as_json)

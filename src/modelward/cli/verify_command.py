@@ -86,9 +86,10 @@ def verify(
 ) -> int:
     """Say whether a suspect was made from the protected model.
 
-    A key that could be forged proves nothing without a dated --commitment.
+    "Stolen" needs a --commitment whose date is older than the day on which you first saw the suspect (--released). Without one a fingerprint says
+    "related" at most, and a key that could be forged says nothing.
 
-    Exit code 1: stolen, 0: not stolen, 3: undecided.
+    Exit code 1: stolen or related, 0: not stolen, 3: undecided.
     """
     chosen = suspect_of(suspect, function)
     asking = asking_of(chosen, header_file, rate, send=send, batch=batch, budget=budget, retries=retries, timeout=timeout, resume=resume)

@@ -14,11 +14,10 @@ from modelward.core.commitment import Commitment
 from modelward.core.verdict import ALPHA, Decision, Misses, Verdict
 
 DRAWS = (19, 39, 59, 99)
+NOTHING = Misses()
 THIEVES, MISS_LIMIT = 14, 0.25
 MODERATE, STRONG = 59, 99
-OLD = (
-    "The key was made before calibration by siblings and other secrets: enrol again (a commitment made then is younger than suspects seen before)."
-)
+OLD = "The key was made before calibration by siblings and other secrets: enrol again (a commitment made then is younger than suspects seen before)."
 CAVEATS = (
     "p is the chance of a score like this from a model that was made without the owner's private draws; it is not the chance that the suspect is innocent.",
     "It sees theft of the model, not of the images: whoever trains anew on the owner's images is not accused.",
@@ -139,7 +138,7 @@ class Standing:
     forgeable: bool
     access: str
     queries: int
-    misses: Misses = Misses()
+    misses: Misses = NOTHING
     most: str = ""
     keys: int = 1
     nulls: int = 0

@@ -119,9 +119,7 @@ class OwnershipMethod(VariantMethod, ABC):
         digest = state_digest(asked.model) if asked.access is Access.WEIGHTS else None
         return replace(observed, queries=asked.queries - before, notes=(*asked.notes, *observed.notes), digest=digest)
 
-    def judge(
-        self, observed: Observation, key: Key, *, commitment: Commitment | None = None, shown: bool = True, keys: int = 1
-    ) -> Verdict:
+    def judge(self, observed: Observation, key: Key, *, commitment: Commitment | None = None, shown: bool = True, keys: int = 1) -> Verdict:
         """Return the verdict on answers that were given to ``key``; needs no suspect, so that anybody may repeat it.
 
         Parameters
@@ -135,7 +133,9 @@ class OwnershipMethod(VariantMethod, ABC):
         """
         self._require_own(key)
         found = self._judge(observed, key) if "draws" in key.facts else Finding(math.nan, "not computed", doubts=(OLD,))
-        return decide(replace(found, notes=(*observed.notes, *found.notes)), self._standing(observed, key, commitment, shown=shown, keys=keys))
+        return decide(
+            replace(found, notes=(*observed.notes, *found.notes)), self._standing(observed, key, commitment, shown=shown, keys=keys)
+        )
 
     def _standing(self, observed: Observation, key: Key, commitment: Commitment | None, *, shown: bool, keys: int) -> Standing:
         """Return what a verdict rests on besides the answers."""

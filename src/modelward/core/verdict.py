@@ -41,6 +41,9 @@ class Misses:
         return float(betaincinv(self.missed + 1, self.tried - self.missed, 0.95))
 
 
+_NOTHING = Misses()
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The answer to "was this suspect made from my model?".
@@ -88,7 +91,7 @@ class Verdict:
     queries: int
     access: str
     strength: str = ""
-    misses: Misses = Misses()
+    misses: Misses = _NOTHING
     nulls: int = 0
     false_claims: int = 0
     headlines: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modelward.core.deciding import Finding
 from modelward.core.errors import InputError
 from modelward.core.families import OwnershipMethod
-from modelward.core.guard import predict, state_digest
+from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Observation
@@ -37,6 +37,8 @@ class Kit:
         tensors with one entry a candidate, in the order of `Candidates`.
     used
         positions of the enrolment images that the probes were made from.
+    make
+        what makes ``each`` for one further model, given the place it stands in for among the tuning siblings.
     facts
         what is to be said of the making.
     """
@@ -44,6 +46,7 @@ class Kit:
     shared: Mapping[str, Tensor]
     each: Mapping[str, Tensor]
     used: Tensor
+    make: Callable[[nn.Module, int], Mapping[str, Tensor]]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -51,7 +54,7 @@ class Kit:
 class Fingerprint(OwnershipMethod):
     """A fingerprint whose p-value is the owner's rank among siblings.
 
-    A method writes `_enrol`, `_one`, `_observe` and `_distances`. All of them treat the candidates alike, so that the rank is exact: with each candidate
+    A method writes `_enrol`, `_observe` and `_distances`. All of them treat the candidates alike, so that the rank is exact: with each candidate
     in the owner's role in turn, the p-values of any suspect are 1/(m + 1), ..., 1.
     """
 
@@ -82,10 +85,10 @@ class Fingerprint(OwnershipMethod):
         tensors = {**kit.shared, **kit.each, "clean": clean.pixels, "clean_labels": clean.labels, "clean_answers": torch.stack(answers)}
         key = Key(self.card.name, self.variant, state_digest(model), facts, tensors)
         key = replace(key, facts={**facts, **self._figures(key, nulls, thieves)})
-        draws = {**facts["draws"], "thieves": self._power(key, siblings), **self._accused(key, nulls)}
+        draws = {**facts["draws"], "thieves": self._power(key, kit, siblings), **self._accused(key, nulls)}
         return model, replace(key, facts={**key.facts, "draws": draws})
 
-    def _power(self, key: Key, family: Siblings) -> dict[str, dict[str, Any]]:
+    def _power(self, key: Key, kit: Kit, family: Siblings) -> dict[str, dict[str, Any]]:
         """Return, by access, how many of the tuning thieves are missed: each tuning sibling takes the owner's place in turn."""
         found: dict[str, dict[str, Any]] = {}
         own = int(key.facts["draws"]["own"])
@@ -93,18 +96,16 @@ class Fingerprint(OwnershipMethod):
             mine = [thief for thief in family.thieves if thief.of == number]
             if not mine:
                 continue
-            each = self._one(model, key)
-            tensors = {**key.tensors, **{name: _placed(key.tensors[name], own, part) for name, part in each.items()}}
-            placed = replace(key, tensors=tensors)
+            placed = {name: _placed(key.tensors[name], own, part) for name, part in kit.make(model, number).items()}
+            there = replace(key, tensors={**key.tensors, **placed})
             for thief in mine:
-                for access in _offered(self.needs):
-                    suspect = Suspect.of_callable(_answering(thief.model, access), access=access) if access is not Access.WEIGHTS else Suspect.of_model(thief.model)  # fmt: skip
-                    p = self._finding(self._observe(suspect, placed), placed).p
-                    row = found.setdefault(access.value, {"tried": 0, "missed": 0, "kinds": {}})
-                    kind = row["kinds"].setdefault(thief.kind, [0, 0])
-                    missed = int(p is None or p > ALPHA + 1e-12)
-                    row["tried"], row["missed"] = row["tried"] + 1, row["missed"] + missed
-                    kind[0], kind[1] = kind[0] + missed, kind[1] + 1
+                for access in (Access.WEIGHTS,) if self.needs is Access.WEIGHTS else tuple(Access):
+                    p = self._finding(self._observe(Suspect.of_model(thief.model, access=access), there), there).p
+                    _count(
+                        found.setdefault(access.value, {"tried": 0, "missed": 0, "kinds": {}}),
+                        thief.kind,
+                        missed=p is None or p > ALPHA + 1e-12,
+                    )
         return found
 
     def _accused(self, key: Key, nulls: Sequence[nn.Module]) -> dict[str, int]:
@@ -139,10 +140,6 @@ class Fingerprint(OwnershipMethod):
         """Return probes and what every candidate has of them; no candidate is treated as the owner's."""
 
     @abstractmethod
-    def _one(self, model: nn.Module, key: Key) -> dict[str, Tensor]:
-        """Return for one further model what ``Kit.each`` holds for every candidate."""
-
-    @abstractmethod
     def _distances(self, observed: Observation, key: Key) -> tuple[Tensor, Finding]:
         """Return how far the suspect is from every candidate (m + 1,), small means alike, and a finding without them."""
 
@@ -154,13 +151,8 @@ def _placed(tensor: Tensor, own: int, part: Tensor) -> Tensor:
     return changed
 
 
-def _offered(needs: Access) -> tuple[Access, ...]:
-    """Return the accesses at which a method that needs ``needs`` can work; what reads answers works with labels too."""
-    return (Access.WEIGHTS,) if needs is Access.WEIGHTS else tuple(Access)
-
-
-def _answering(model: nn.Module, access: Access) -> Any:
-    """Return the model as a service would offer it."""
-    if access is Access.LABEL:
-        return lambda x: predict(model, x).argmax(1)
-    return lambda x: predict(model, x).softmax(1)
+def _count(row: dict[str, Any], kind: str, *, missed: bool) -> None:
+    """Count one thief in a row of `Fingerprint._power`."""
+    row["tried"], row["missed"] = row["tried"] + 1, row["missed"] + missed
+    before = row["kinds"].get(kind, [0, 0])
+    row["kinds"][kind] = [before[0] + missed, before[1] + 1]

@@ -38,7 +38,7 @@ POOL = {"paper": 20, "hardened": 4}  # images looked at per probe kept
 
 @dataclass(frozen=True, kw_only=True)
 class SAC(Fingerprint):
-    r"""Compare how a suspect and the source answer probes: alike beyond what all models of the task share?
+    r"""Compare how a suspect and the source answer probes, beyond what all models of the task share.
 
     ``variant="paper"`` takes the correlation matrices of raw logits, :math:`d(s, v) = \lVert C_s - C_v \rVert_1 / n^2`; its own threshold, midway between
     thieves and null models, stands beside and may only take claims away. ``variant="hardened"`` asks images on which the source and its siblings
@@ -140,10 +140,11 @@ class SAC(Fingerprint):
         same = self.kind not in {"cutmix", "noise"}  # the probes are images of the pool as they are
         answers = [logits[chosen.index] for logits in seen] if same else candidates.answers(chosen.pixels)
         shared = {"probes": chosen.pixels, "labels": chosen.labels}
-        return Kit(shared, {"answers": torch.stack(answers)}, where[chosen.index], {"pool": {"name": pool.name, "size": len(pool)}})
 
-    def _one(self, model: nn.Module, key: Key) -> dict[str, Tensor]:
-        return {"answers": predict(model, key.tensor("probes"))}
+        def make(model: nn.Module, _: int) -> dict[str, Tensor]:
+            return {"answers": predict(model, chosen.pixels)}
+
+        return Kit(shared, {"answers": torch.stack(answers)}, where[chosen.index], make, {"pool": {"name": pool.name, "size": len(pool)}})
 
     def _figures(self, key: Key, nulls: Sequence[nn.Module], thieves: Sequence[nn.Module]) -> dict[str, Any]:
         """Return the paper's threshold in every view: midway between the means of validation thieves and null models."""

@@ -20,7 +20,9 @@ BINS = 10
 MOST = 2000  # images a figure, at most
 SAME = 1e-6
 NEEDED = 256
-UNCALIBRATED = "Uncalibrated: the siblings were not trained as your model was ({what}: {mine:.4g} against {mean:.4g} +- {sd:.2g} of the siblings)."
+UNCALIBRATED = (
+    "Uncalibrated: the siblings were not trained as your model was ({what}: {mine:.4g} against {mean:.4g} +- {sd:.2g} of the siblings)."
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ def useless(figures: Sequence[Figures], own: int) -> list[str]:
     weak = sum(_accuracy(one) < least for one in figures)
     if not weak:
         return []
-    return [f"{weak} of the {len(figures) - 1} siblings answer fewer than {least:.0%} of the images rightly: {_missing(len(figures) - 1 - weak)}."]
+    return [
+        f"{weak} of the {len(figures) - 1} siblings answer fewer than {least:.0%} of the images rightly: {_missing(len(figures) - 1 - weak)}."
+    ]
 
 
 def _accuracy(one: Figures) -> float:
@@ -119,12 +123,12 @@ def _accuracy(one: Figures) -> float:
     return hits / max(1, n)
 
 
-def near_copies(members: Sequence[Mapping[str, Any]], answers: Sequence[Tensor], own: int) -> list[str]:
+def near_copies(members: Sequence[Mapping[str, Any]], answers: Tensor, own: int) -> list[str]:
     """Return why candidates are too alike to be draws: equal digests, equal answers, or one pair much nearer than pairs usually are."""
     if len({str(member.get("digest")) for member in members}) < len(members):
         return ["Some siblings have the same weights: they are not draws of their own."]
-    soft = torch.stack([logits.double().softmax(1).flatten() for logits in answers])
-    away = torch.cdist(soft, soft, p=1) / answers[0].shape[0]
+    soft = answers.double().softmax(2).flatten(1)
+    away = torch.cdist(soft, soft, p=1) / answers.shape[1]
     upper = away[tuple(torch.triu_indices(len(soft), len(soft), 1))]
     same = sum(bool((torch.tril(away, -1)[place, :place] < SAME).any()) for place in range(len(soft)))
     if same:
