@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from modelward.core.view import AttackerView
     from modelward.data import Study, load_data, study
     from modelward.evaluation.farm import battery
+    from modelward.evaluation.siblings import siblings
     from modelward.evaluation.store import Store
     from modelward.evaluation.zoo import null_zoo
     from modelward.io.endpoint import Asking
@@ -146,6 +147,9 @@ _HOMES = {
     "modelward.evaluation.farm": (
         "battery",
     ),
+    "modelward.evaluation.siblings": (
+        "siblings",
+    ),
     "modelward.evaluation.store": (
         "Store",
     ),
@@ -196,7 +200,7 @@ __all__ = [
     "Study", "Suspect", "Transfer", "Uchida", "UndoGradient", "UniversalPerturbation", "Verdict", "WeightNoise", "WeightShift", "WrapBlur", "WrapFlip",
     "WrapJPEG", "WrapLabel", "WrapLevels", "WrapNoise", "WrapReconstruct", "WrapRound", "WrapSqueeze", "Zhang", "__version__", "audit", "battery",
     "build", "catalogue", "embedded_model", "find", "fit", "generator", "judge", "load_data", "load_model", "null_zoo", "pretrained", "read_key",
-    "save_model", "scan", "study", "write_key",
+    "save_model", "scan", "siblings", "study", "write_key",
 ]
 # fmt: on
 
