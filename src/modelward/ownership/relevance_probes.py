@@ -36,14 +36,15 @@ def chosen(
         when too few images serve.
     """
     known = len(data.classes)  # other models lack what outputs the owner's has beyond the classes
-    mean = torch.stack([logits.softmax(1)[:, :known].double() for logits in candidates.answers(data.pixels)]).mean(0)
+    free = torch.randperm(len(data), generator=rng)[: max(count * pool, len(data) // 2)]  # which half is looked at is a secret
+    mean = torch.stack([logits.softmax(1)[:, :known].double() for logits in candidates.answers(data.pixels[free])]).mean(0)
     sure, classes = mean.max(1)
     worth = torch.where(sure >= confidence, 1.0, sure) + 1e-3 * torch.rand(len(sure), generator=rng)
-    index = balanced(classes, worth, count * pool)
+    first = balanced(classes, worth, count * pool)
+    index, classes = free[first], classes[first]
     if len(index) < MIN_PROBES:
         message = f"infip: {len(index)} images serve as probes, {MIN_PROBES} are needed; pass more images"
         raise InputError(message)
-    classes = classes[index]
     maps = torch.stack([heat(model, data.pixels[index], classes).half() for model in candidates.models])
     if pool > 1 and len(candidates.models) > 1:
         spread = (maps.double() - maps.double().mean(0)).flatten(3).norm(dim=3).mean((0, 1))
