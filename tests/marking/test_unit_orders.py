@@ -17,7 +17,7 @@ from modelward.core.errors import InputError, Undecided, UsageError
 from modelward.core.guard import predict
 from modelward.core.rng import generator
 from modelward.marking import unit_likeness
-from modelward.marking.unit_conditions import diagonal_p, sorted_p
+from modelward.marking.unit_conditions import diagonal_p, sorted_p, why_not
 from modelward.marking.unit_likeness import UnitLikeness
 from modelward.marking.unit_maps import answers_stay, in_order, paired, unit_maps, weights_of
 from modelward.marking.unit_orders import order_test, same_start_p, unit_order
@@ -166,7 +166,7 @@ def test_thieves_reach_the_smallest_p_and_a_permuted_one_does_not() -> None:
         assert found.p > 0.01
 
 
-@pytest.mark.parametrize("arch", ["lenet5", "resnet8:width=8", "mobilenet:width=8"])
+@pytest.mark.parametrize("arch", ["lenet5:width=4", "resnet8:width=8"])
 def test_convolutional_thieves_are_found(arch: str) -> None:
     net = sized(arch)
     for name, thief in thieves(net).items():
@@ -250,8 +250,8 @@ def test_initial_weights_that_tell_units_apart_are_noticed(kind: str) -> None:
 
 
 def test_usual_initial_weights_are_seldom_called_sorted_or_diagonal() -> None:
-    nothing = [unit_order(net, net, rng=generator(0), draws=9).reason for net in nets(trained(begun(60, 16, seed=15), seed=16))]
-    assert sum(bool(reason) for reason in nothing) <= 3
+    nothing = [why_not(unit_maps(net), weights_of(net), rng=generator(0)) for net in nets(trained(begun(40, 16, seed=15), seed=16))]
+    assert sum(bool(reason) for reason in nothing) <= 2
     p = [sorted_p(unit_maps(net), weights_of(net)) for net in nets(trained(begun(60, 16, seed=17), seed=18))]
     assert binomtest(sum(value < 0.05 for value in p), 60, 0.15, alternative="greater").pvalue > LEVEL  # two groups and both together
 

@@ -49,10 +49,10 @@ class _Term:
 
     def of(self, orders: Orders) -> Tensor:
         """Return this share for each of the orders, (draws,)."""
-        if self.place.rows is None or self.place.columns is None:
-            moved = orders[self.place.columns if self.place.rows is None else self.place.rows]
-            return self.source[moved, torch.arange(moved.shape[1])].sum(1) * self.weight
-        rows, columns = orders[self.place.rows], orders[self.place.columns]
+        axes = [orders[axis] for axis in (self.place.rows, self.place.columns) if axis is not None]
+        if len(axes) == 1:
+            return self.source[axes[0], torch.arange(axes[0].shape[1])].sum(1) * self.weight
+        rows, columns = axes
         index = rows[:, self.pairs // self.wide] * self.wide + columns[:, self.pairs % self.wide]
         if self.other is None:
             return self.source.view(-1)[index * self.source.shape[1] + self.pairs].sum(1) * self.weight

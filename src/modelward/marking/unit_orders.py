@@ -48,7 +48,14 @@ class OrderTest:
 
 
 def order_test(
-    maps: UnitMaps, owner: Weights, suspect: Weights, *, rng: torch.Generator, draws: int = DRAWS, shared_start: bool = False, some: bool = False
+    maps: UnitMaps,
+    owner: Weights,
+    suspect: Weights,
+    *,
+    rng: torch.Generator,
+    draws: int = DRAWS,
+    shared_start: bool = False,
+    some: bool = False,
 ) -> OrderTest:
     """Compare a suspect's weights with those of the owner's network and of ``draws`` copies of it in random orders.
 

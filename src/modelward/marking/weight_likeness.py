@@ -50,16 +50,13 @@ def weight_likeness(suspect: Weights, candidates: Sequence[Weights]) -> Tensor:
         message = f"at least two candidates are ranked by their weights, got {len(candidates)}"
         raise InputError(message)
     theirs = _fitting(candidates[0], suspect)
-    sought = [paired(candidates[0], candidate) for candidate in candidates]
+    sought = [tensors for tensors in (paired(candidates[0], candidate) for candidate in candidates) if tensors is not None]
+    if len(sought) < len(candidates):
+        message = "the candidates' layers have different shapes: siblings are trained with the owner's architecture"
+        raise InputError(message)
     total = torch.zeros(len(candidates), dtype=torch.float64)
     for name, tensor in theirs.items():
-        try:
-            stack = torch.stack([tensors[name].double() for tensors in sought if tensors is not None])
-        except RuntimeError:
-            stack = torch.zeros(0)
-        if len(stack) != len(candidates):
-            message = "the candidates' layers have different shapes: siblings are trained with the owner's architecture"
-            raise InputError(message)
+        stack = torch.stack([tensors[name].double() for tensors in sought])
         centre = stack.sort(dim=0).values.mean(0)  # sorted, so that the order of the candidates leaves no trace in the last bit
         wanted = (tensor.double() - centre).flatten()
         total += math.sqrt(tensor.numel()) * torch.stack([_cosine((candidate - centre).flatten(), wanted) for candidate in stack])
