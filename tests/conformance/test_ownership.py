@@ -82,6 +82,9 @@ ROWS = (
     Row("passport", {"variant": "hardened", "epochs": 5, "batch": 32, "text": "me", "significance": 1e-3}, CNN),
     Row("infip", {"variant": "paper", "count": 40}),
     Row("infip", {"variant": "hardened", "count": 40, "rules": ["epsilon", "dtd"], "pool": 2}),
+    Row("unit-order", {"variant": "hardened", "draws": 999}),
+    Row("unit-match", {"variant": "hardened"}),
+    Row("weight-distance", {"variant": "hardened", "entries": 500}),
 )
 OURS = {name: cls for name, cls in catalogue().items() if issubclass(cls, OwnershipMethod) and cls.__module__.startswith("modelward.")}
 NUMBERS = [pytest.param(number, id=f"{row.name}{number}-{row.fields.get('variant')}") for number, row in enumerate(ROWS)]
@@ -320,7 +323,7 @@ def rotated(number: int, farm: Farm, suspects: list[nn.Module]) -> list[list[flo
     return found
 
 
-@pytest.mark.parametrize("number", [n for n in NUMBERS if not OURS[ROWS[n.values[0]].name].marks])
+@pytest.mark.parametrize("number", [n for n in NUMBERS if OURS[ROWS[n.values[0]].name].drawn_over == "siblings"])
 def test_with_each_candidate_in_the_owners_role_the_p_values_are_exact(number: int, farms: Callable[[str], Farm]) -> None:
     farm = farms(ARCH)
     for values in rotated(number, farm, [farm.thieves[0], farm.independents[0]]):
@@ -342,8 +345,8 @@ def test_a_verdict_is_repeated_from_what_was_observed_alone(case: Enrolment) -> 
 @every
 def test_without_draws_nothing_is_decided(case: Enrolment) -> None:
     method, farm = case.method, case.farm
-    if method.marks:
-        pytest.skip("draws of a mark are other secrets: it needs no siblings")
+    if method.drawn_over != "siblings":
+        pytest.skip("draws are other secrets, or orders of units: siblings are not needed")
     for family in ((), farm.siblings.models[:18]):
         model, key = method.protect(farm.source, farm.data(method), siblings=family, rng=generator(0))
         assert key.calibrated == bool(family)
@@ -406,7 +409,7 @@ def test_an_unrelated_accuser_wins_nothing(case: Enrolment) -> None:
     for accuser in farm.independents[:2]:
         his_own = stolen_from(accuser, farm.attacker, 3)
         siblings = farm.siblings  # the accuser learnt from the same images by the same recipe, or passes them off as his
-        model, key = method.protect(accuser, farm.data(method), secret=b"1" * 32, siblings=siblings, thieves=his_own, rng=generator(5))
+        _, key = method.protect(accuser, farm.data(method), secret=b"1" * 32, siblings=siblings, thieves=his_own, rng=generator(5))
         accused = sum(case.ask(suspect, key).found for suspect in (farm.source, case.model, *case.thieves))
         assert accused == 0 or case.method.variant == "paper" or accused <= 1
 

@@ -53,9 +53,10 @@ def dry_run_enrol(
     method: str, settings: dict[str, Any], question: Question, asked: Calibrating, *, store: Store, jobs: int | None = None
 ) -> Estimate:
     """Return what calibrating would cost; nothing for a mark, whose draws are other secrets."""
-    if ownership(method, settings).marks:
+    chosen = ownership(method, settings)
+    if chosen.marks:
         return Estimate(0, 0, 0.0, 0, [])
-    made = family_plan(asked, prepare(question, store), store)
+    made = family_plan(asked, prepare(question, store), store, ranked=chosen.drawn_over == "siblings")
     return estimate(made.cells if made else [], store, jobs)
 
 
@@ -84,7 +85,7 @@ def enrol(
         raise UsageError(message)
     ground = prepare(question, store)
     independent = null_folder(nulls, ground) if nulls is not None else []
-    members = family(asked, ground, family_plan(asked, ground, store), store, jobs)
+    members = family(asked, ground, family_plan(asked, ground, store, ranked=chosen.drawn_over == "siblings"), store, jobs)
     rng = generator(cell_seed(ground, "enrol"))
     data = ground.study.owner if chosen.marks else _untrained(ground.study.probes, members)
     model, key = chosen.protect(ground.loaded.model, data, secret=secret, siblings=members, nulls=independent, rng=rng)

@@ -47,6 +47,12 @@ Start = Annotated[
         "--start", metavar="FILE", help="Initial weights that others may have, such as those of a public seed.", rich_help_panel=_PANEL
     ),
 ]
+KnownBase = Annotated[
+    Path | None,
+    typer.Option(
+        "--known-base", metavar="DIR", help="Public networks (safetensors) that --base none is tried against.", rich_help_panel=_PANEL
+    ),
+]
 TrainingSet = Annotated[
     str | None,
     typer.Option("--trained-on", metavar="SET", help="Exactly the images that the model was trained on: a set, or owner or train for that part of --data."),
@@ -61,17 +67,17 @@ NoThieves = Annotated[
 
 def calibrating_of(
     *, calibrate: str | None, train: str | None, count: int | None, sibling_models: Path | None, recipe: str | None, base: str | None,
-    start: Path | None, trained_on: str | None, no_thieves: bool,
+    start: Path | None, known_base: Path | None, trained_on: str | None, no_thieves: bool,
 ) -> Calibrating:  # fmt: skip
     """Return how a fingerprint is calibrated; raises `UsageError` for options that contradict each other."""
     from modelward.audit.calibrating import Calibrating
 
     asked = Calibrating(
         profile=calibrate, train=train, count=count, models=sibling_models, matched=recipe is not None, base=base, start=start,
-        trained_on=trained_on, thieves=not no_thieves,
+        trained_on=trained_on, known_bases=known_base, thieves=not no_thieves,
     )  # fmt: skip
-    if (base or start) and not asked.wanted:
-        raise UsageError("--base and --start go with siblings: pass --train and --siblings, --calibrate, or --sibling-models")
+    if known_base is not None and base != "none":
+        raise UsageError("--known-base holds public networks that --base none is tried against; pass it with --base none")
     return asked
 
 

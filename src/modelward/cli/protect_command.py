@@ -13,6 +13,7 @@ from modelward.cli.calibration_options import (
     Base,
     Calibrate,
     Count,
+    KnownBase,
     NoThieves,
     RecipeKind,
     SiblingModels,
@@ -69,6 +70,7 @@ def protect(
     recipe: RecipeKind = None,
     base: Base = None,
     start: Start = None,
+    known_base: KnownBase = None,
     no_thieves: NoThieves = False,
     settings: Settings = None,
     variant: Variant = None,
@@ -91,7 +93,7 @@ def protect(
     require_free(out_key, "--out-key", "a key")
     asked = calibrating_of(
         calibrate=calibrate, train=train, count=siblings, sibling_models=sibling_models, recipe=recipe, base=base, start=start,
-        trained_on=trained_on, no_thieves=no_thieves,
+        known_base=known_base, trained_on=trained_on, no_thieves=no_thieves,
     )  # fmt: skip
     _require_out_model(method, out_model)
     passphrase = passphrase_of(passphrase_file, passphrase_fd)

@@ -14,7 +14,7 @@ from modelward.core.errors import InputError, ModelwardError, UsageError
 from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
 from modelward.core.rng import derive_seed
-from modelward.core.siblings import TUNING, Failed, Siblings, TuningThief
+from modelward.core.siblings import EXTRACTED, TUNING, Failed, Siblings, TuningThief
 from modelward.evaluation.budget import train_seconds
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.code import code_digest
@@ -109,7 +109,7 @@ def _thefts(tuning: list[Cell], arch: str | None, images: ImageSet, test: ImageS
     inputs = {"images": put_images(store, images), "test": put_images(store, test)}
     made = []
     for number, victim in enumerate(tuning):
-        extraction = TheftSpec(EXTRACTIONS[number % 2], "extracted", {}, "stolen", arch)
+        extraction = TheftSpec(EXTRACTIONS[number % 2], EXTRACTED, {}, "stolen", arch)
         for spec in (*KINDS[number % len(KINDS)], extraction):
             cell = Cell(
                 work="modelward.evaluation.work_theft:steal", label=f"theft of tuning sibling {number + 1}: {spec.group}",

@@ -17,7 +17,7 @@ from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Observation
-from modelward.core.siblings import Siblings
+from modelward.core.siblings import EXTRACTED, Siblings
 from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import ALPHA
 from modelward.ownership.candidates import Candidates, family_of, spread
@@ -93,7 +93,9 @@ class Fingerprint(OwnershipMethod):
         found: dict[str, dict[str, Any]] = {}
         own = int(key.facts["draws"]["own"])
         for number, model in enumerate(family.tuning):
-            mine = [thief for thief in family.thieves if thief.of == number]
+            mine = [
+                thief for thief in family.thieves if thief.of == number and (self.needs is not Access.WEIGHTS or thief.kind != EXTRACTED)
+            ]
             if not mine:
                 continue
             placed = {name: _placed(key.tensors[name], own, part) for name, part in kit.make(model, number).items()}

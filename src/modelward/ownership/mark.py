@@ -44,6 +44,7 @@ class MarkMethod(OwnershipMethod):
 
     marks: ClassVar[bool] = True
     forgeable: ClassVar[bool] = True
+    drawn_over: ClassVar[str] = "secrets"
 
     user: str = ""
     alpha: float = 0.05
