@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,12 @@ from modelward.models import load_model
 
 @dataclass(frozen=True, eq=False)
 class Protected:
-    """What protecting a model gives: the model to publish, the key to keep, and whether the model is another one than before."""
+    """What protecting a model gives: the model to publish, the key to keep, whether the model is another one than before, and the siblings."""
 
     model: nn.Module
     key: Key
     changed: bool
+    siblings: Siblings = field(default_factory=Siblings)
 
 
 def ownership(method: str, settings: dict[str, Any]) -> OwnershipMethod:
@@ -97,7 +98,7 @@ def enrol(
         "calibrate": asked.profile or members.origin if len(members) else "",
         **_intake(ground),
     }
-    return Protected(model, Key(key.method, key.variant, key.model_digest, facts, key.tensors), changed=chosen.marks)
+    return Protected(model, Key(key.method, key.variant, key.model_digest, facts, key.tensors), changed=chosen.marks, siblings=members)
 
 
 def _untrained(images: ImageSet, members: Siblings) -> ImageSet:

@@ -12,6 +12,7 @@ from modelward.core.errors import UsageError
 
 if TYPE_CHECKING:
     from modelward.audit.calibrating import Calibrating
+    from modelward.core.siblings import Siblings
 
 _PANEL = "Calibration of fingerprints"
 Calibrate = Annotated[
@@ -57,6 +58,12 @@ TrainingSet = Annotated[
     str | None,
     typer.Option("--trained-on", metavar="SET", help="Exactly the images that the model was trained on: a set, or owner or train for that part of --data."),
 ]  # fmt: skip
+OutSiblings = Annotated[
+    Path | None,
+    typer.Option(
+        "--out-siblings", metavar="DIR", help="Write the siblings, for whoever checks evidence to ask them again.", rich_help_panel=_PANEL
+    ),
+]
 NoThieves = Annotated[
     bool,
     typer.Option(
@@ -79,6 +86,15 @@ def calibrating_of(
     if known_base is not None and base != "none":
         raise UsageError("--known-base holds public networks that --base none is tried against; pass it with --base none")
     return asked
+
+
+def write_siblings(folder: Path, siblings: Siblings) -> None:
+    """Write every sibling as a safetensors file, named by its number."""
+    from modelward.models import save_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, model in enumerate(siblings.models, 1):
+        save_model(folder / f"sibling-{number:02d}.safetensors", model)
 
 
 def part_of(trained_on: str | None) -> str | None:

@@ -15,6 +15,7 @@ from modelward.cli.calibration_options import (
     Count,
     KnownBase,
     NoThieves,
+    OutSiblings,
     RecipeKind,
     SiblingModels,
     Start,
@@ -23,6 +24,7 @@ from modelward.cli.calibration_options import (
     calibrating_of,
     part_of,
     tell_uncalibrated,
+    write_siblings,
 )
 from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
 from modelward.cli.key_facts import header, header_lines
@@ -72,6 +74,7 @@ def protect(
     start: Start = None,
     known_base: KnownBase = None,
     no_thieves: NoThieves = False,
+    out_siblings: OutSiblings = None,
     settings: Settings = None,
     variant: Variant = None,
     passphrase_file: PassphraseFile = None,
@@ -106,6 +109,8 @@ def protect(
         show_plan(cost, as_json=options.as_json)
     else:
         _write_model(out_model, made)
+        if out_siblings is not None:
+            write_siblings(out_siblings, made.siblings)
         _write(out_key, made.key, passphrase, out_model if made.changed else None, as_json=options.as_json)
     return 0
 
