@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from modelward.core.images import ImageSet
 from modelward.core.rng import derive_seed, generator
 
+THIRD = "distilled from a third model"
 Change = Callable[[nn.Module, torch.Generator], None]
 
 
@@ -35,6 +36,8 @@ class Suspected:
         how it is trained.
     before, after
         what is done to the weights before and after training.
+    teacher
+        whose answers are learnt, where that model is itself to be trained first.
     """
 
     kind: str
@@ -45,11 +48,13 @@ class Suspected:
     seed: int
     before: Change | None = None
     after: Change | None = None
+    teacher: Suspected | None = None
 
     @property
     def digest(self) -> str:
         """Twenty hex digits over everything that the weights depend on."""
         made = [getattr(change, "label", None) for change in (self.before, self.after)]
+        made += [self.teacher.digest] if self.teacher else []
         return hashlib.sha256(f"{self.script.digest} {self.images.digest} {self.seed} {made}".encode()).hexdigest()[:20]
 
     def model(self, folder: Path | None = None) -> nn.Module:
@@ -59,7 +64,7 @@ class Suspected:
             model = self.script.untrained(self.images.pixels, self.images.labels, self.seed)
             model.load_state_dict(load_file(place))
             return model.eval()
-        model = self._trained()
+        model = self._trained(folder)
         if place is not None:
             place.parent.mkdir(parents=True, exist_ok=True)
             part = place.with_suffix(".part")
@@ -67,8 +72,10 @@ class Suspected:
             part.rename(place)
         return model
 
-    def _trained(self) -> nn.Module:
+    def _trained(self, folder: Path | None) -> nn.Module:
         script, rng = self.script, generator(derive_seed("change", self.seed))
+        if self.teacher is not None:
+            script = script.but(teacher=self.teacher.model(folder))
         if self.before is not None:
             model = script.untrained(self.images.pixels, self.images.labels, self.seed)
             self.before(model, rng)
@@ -143,8 +150,7 @@ def _plans(world: World, seed: int, turn: int) -> Iterator[tuple[str, Script, Im
     yield "2 epochs", plain.but(epochs=2), other if turn % 2 else mine
     yield "25 epochs", plain.but(epochs=25), mine
     yield "noisy labels", plain.but(noise=0.2), mine if turn % 2 else other
-    third = Suspected("third", "third", "nothing", plain.but(net=nets[turn % 2]), other, seed + 1).model()
-    yield "distilled from a third model", plain.but(teacher=third, hard=bool(turn % 2)), mine
+    yield THIRD, plain.but(hard=bool(turn % 2)), mine
     first = world.owner.script.untrained(mine.pixels, mine.labels, world.seed).state_dict()
     changed = (plain, plain.but(optimiser=kinds[0]), plain.but(moved=True))[turn % 3]
     yield "owner's start", changed.but(start=first), mine if turn % 2 else other
@@ -166,7 +172,13 @@ def strangers(world: World, *, per_kind: int = 6, seed: int = 0) -> list[Suspect
     for turn in range(per_kind):
         at = derive_seed("stranger", world.name, seed, turn) % 2**31
         for number, (kind, script, images) in enumerate(_plans(world, at, turn)):
-            found.append(Suspected(kind, f"{kind} {turn}", "nothing", script, images, at + 7 * number))
+            net = "strided" if turn % 2 else "wide"
+            third = (
+                Suspected("third", f"third {turn}", "nothing", script.but(net=net, hard=False), world.others, at + 1)
+                if kind == THIRD
+                else None
+            )
+            found.append(Suspected(kind, f"{kind} {turn}", "nothing", script, images, at + 7 * number, teacher=third))
         images = world.others if turn % 2 else _part(_joined(world.images, world.others), len(world.images), at)
         found.append(Suspected("same script and seed", f"same script and seed {turn}", "nothing", world.owner.script, images, world.seed))
     return found
@@ -211,7 +223,7 @@ def thieves(world: World, stolen: nn.Module, *, seed: int = 0) -> list[Suspected
     net, own = world.script.net, world.others
     tune = Script(net=net, start=stolen.state_dict(), classes=len(own.classes))
     taught, still = tune.but(teacher=stolen, hard=True), tune.but(epochs=0)
-    learn = Script(net=net, epochs=20, teacher=stolen, classes=len(own.classes))
+    learn = Script(net=net, epochs=15, teacher=stolen, classes=len(own.classes))
     strange = [name for name in ("vgg", "strided", "res", "mixer", "lenet") if name != net]
     plans: Sequence[tuple[str, str, Script, Change | None, Change | None]] = [
         *(("fine-tune all, true labels", "weights", tune.but(rate=rate, epochs=epochs), None, None) for rate, epochs in ((1e-4, 5), (5e-4, 8), (1e-3, 8))),
