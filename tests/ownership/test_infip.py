@@ -163,7 +163,6 @@ def run_shell(*words: Any) -> int:
         return int(end.code or 0)
 
 
-@pytest.mark.timeout(120)
 def test_the_recipe_in_smoke(tmp_path: Path, home: Path) -> None:
     document = reproduce("infip", profile="smoke", store=Store(home), jobs=1, out=tmp_path)
     rows = [row for row in document["rows"] if row["metric"] == "cascade"]
