@@ -238,6 +238,7 @@ def test_splits_of_two_kinds_cannot_be_made() -> None:
         Splits(one, other, "x", "x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("info", list_data(), ids=lambda info: info.name)
 def test_real_sets_are_as_listed(info: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from modelward.data.known import DataInfo
@@ -256,6 +257,7 @@ def test_real_sets_are_as_listed(info: object, tmp_path: Path, monkeypatch: pyte
     assert_disjoint(splits.train, splits.test)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_data("gtsrb-32") is None, reason="gtsrb-32 is not in the data folder")
 def test_real_counts_are_as_listed(tmp_path: Path) -> None:
     info = next(info for info in list_data() if info.name == "gtsrb-32")

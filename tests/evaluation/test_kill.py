@@ -120,6 +120,7 @@ def undisturbed(tmp_path_factory):
     return tables[0], lives
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="process groups are looked up in /proc")
 @pytest.mark.parametrize(("jobs", "kills"), [(1, 8), (2, 7)])
 def test_random_kills_lose_and_repeat_nothing(tmp_path, undisturbed, jobs, kills):
@@ -159,6 +160,7 @@ TRAPS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="process groups are looked up in /proc")
 def test_kills_inside_a_commit_lose_and_repeat_nothing(tmp_path, undisturbed):
     reference, _ = undisturbed

@@ -25,7 +25,12 @@ from modelward.evaluation.store import Store
 
 HERE = Path(__file__).parent
 RAY = Place("ray")
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed; it comes with the extra 'cluster'")
+absent = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed; it comes with the extra 'cluster'")
+
+
+def needs_ray(test):
+    """Skip a test where Ray is not installed; a cluster takes long to start."""
+    return pytest.mark.slow(absent(test))
 
 
 def table(run, cells):

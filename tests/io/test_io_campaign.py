@@ -26,6 +26,7 @@ def campaign(tmp_path_factory):
     return done, json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_nothing_escapes_hangs_or_gets_past_a_digest(campaign):
     done, found = campaign
     assert found["failures"] == [], done.stdout

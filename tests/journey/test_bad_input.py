@@ -273,6 +273,7 @@ ownership: []
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_an_audit_then_the_same_command_goes_on(tmp_path):
     (tmp_path / "plan.yaml").write_text(LITTLE)
     words = ["audit", "--plan", str(tmp_path / "plan.yaml"), "--seed", "5", "--out", str(tmp_path / "out")]

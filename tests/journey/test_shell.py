@@ -35,6 +35,7 @@ def key(tmp_path_factory, quick_zoo):  # noqa: ARG001  # trained before it is re
     return path
 
 
+@pytest.mark.slow
 def test_weights_of_a_thief_and_of_a_stranger(modelward, key, suspects):
     stolen = modelward("verify", suspects / "thief.safetensors", "--key", key, "--json")
     found = json.loads(stolen.out)
@@ -47,6 +48,7 @@ def test_weights_of_a_thief_and_of_a_stranger(modelward, key, suspects):
     assert (key.stat().st_mode & 0o777) == 0o600 or os.name == "nt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["probabilities", "rounded", "labels"])
 def test_answers_of_a_service(modelward, key, suspects, tmp_path, answer):
     assert modelward("probes", key, "--out", tmp_path / "probes").code == 0
