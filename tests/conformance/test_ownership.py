@@ -289,7 +289,7 @@ def test_answers_that_are_not_numbers_are_refused(case: Enrolment) -> None:
 def test_the_published_model_is_found_through_each_access(case: Enrolment) -> None:
     for suspect in offered(case.method, case.model).values():
         verdict = case.ask(suspect)
-        assert verdict.statistic == pytest.approx(0, abs=0.1 if case.method.marks else 1e-4)
+        assert verdict.statistic == pytest.approx(0, abs=0.2)
         assert verdict.stolen
         assert verdict.caveats
 
