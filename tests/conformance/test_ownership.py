@@ -235,6 +235,8 @@ def test_protect_leaves_all_models_and_images_untouched(number: int, case: Enrol
 
 @every
 def test_another_generator_makes_another_key(case: Enrolment) -> None:
+    if case.method.card.name in {"unit-order", "unit-match", "weight-distance"}:
+        pytest.skip("nothing is drawn: the key is the weights")
     assert contents(enrol(case.method, case.farm, seed=1)[1]) != contents(case.key)
 
 

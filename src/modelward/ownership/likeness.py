@@ -82,14 +82,17 @@ def shared_structure(suspect: Tensor, candidates: Sequence[Tensor], *, ridge: fl
 def _directions(features: Tensor) -> Tensor:
     """Return rows less their mean, scaled to length 1; rows that do not deviate stay 0."""
     away = features - features.mean(0, keepdim=True)
-    return away / away.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    scaled: Tensor = away / away.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return scaled
 
 
 def _solved(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
     """Return the ridge solution, rounded to nine digits of its largest entry, so that what is equal but for rounding is a tie."""
     size = float(gram.diagonal().sum()) / len(gram)
+    none = torch.zeros(len(gram), dtype=torch.float64)
     if size <= 0 or not bool(torch.isfinite(cross).all()):
-        return torch.zeros(len(gram), dtype=torch.float64)
-    found = torch.linalg.solve(gram + ridge * size * torch.eye(len(gram), dtype=torch.float64), cross)
+        return none
+    found: Tensor = torch.linalg.solve(gram + ridge * size * torch.eye(len(gram), dtype=torch.float64), cross)
     largest = float(found.abs().max())
-    return torch.round(found / largest, decimals=9) * largest if largest > 1e-12 else torch.zeros_like(found)
+    rounded: Tensor = torch.round(found / largest, decimals=9) * largest if largest > 1e-12 else none
+    return rounded
