@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.claims import Claim, withstands
+from modelward.core.deciding import Finding
 from modelward.core.guard import predict, private_copy, require_float32
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
@@ -20,6 +21,7 @@ from modelward.core.rng import forked, generator, spawn
 from modelward.core.suspect import Access, Suspect
 from modelward.imaging.abstract import abstract_images
 from modelward.keys.derive import stream
+from modelward.marking.chances import by_chance
 from modelward.marking.embedding import sampler
 from modelward.marking.passports import (
     Gate,
@@ -29,16 +31,18 @@ from modelward.marking.passports import (
     find_gates,
     scales,
     with_passports,
+    without_passports,
 )  # fmt: skip
-from modelward.marking.weights import message_bits
+from modelward.marking.weights import bits_of, message_bits
 from modelward.ownership.mark import Mark, MarkMethod
 from modelward.ownership.passport_forging import guessed, solved
 from modelward.ownership.passport_material import DRAWN, KINDS, Means, held, mean_passports
-from modelward.ownership.weighing import bits_in, realigned, seed_tensor, with_reference
-from modelward.statistics import binomial_p, required_matches, upper_bound
+from modelward.ownership.weighing import UNKEPT, bits_in, realigned, require_taken, secret_of, seed_tensor, unordered, with_reference
+from modelward.statistics import binomial_p
 from modelward.training import Extras, Recipe, fit
 
 SOURCES = 20
+BROUGHT = "The passports stand in the key: that its signs were drawn independently of them is the owner's word."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,11 @@ class Passport(MarkMethod):
     which `remote` asks for. No passport is ever part of the published network.
 
     The mean of a convolution is linear in the passport, so passports for any scales can be solved for. ``variant="hardened"`` draws them from the
-    secret and the message, and puts the suspect's neurons back in order first; ``variant="paper"`` takes them from the key.
+    secret and the message, and puts the suspect's neurons in the order of the unmarked source first; ``variant="paper"`` takes them from the key.
+    Embedding leaves the public branch the source's scales and shifts, so that suspects are brought back to what the passports were made for.
+
+    The signs that the secret draws are independent of the passports, whatever those are: a suspect that does not know the secret has
+    :math:`Bin(n, 1/2)` of them right, so that the p-value is exact. Signs of ``text`` are read and not counted.
 
     Parameters
     ----------
@@ -142,7 +150,15 @@ class Passport(MarkMethod):
             tensors["triggers"] = abstract_images(self.triggers, data.shape, rng=stream(secret, "triggers"))
             tensors["answers"] = torch.randint(0, len(data.classes), (self.triggers,), generator=stream(secret, "answers"))
         shapes = [list(found.shape[1:]) for found in maps]
-        return Mark(tensors, {"gates": [[gate.conv, gate.norm] for gate in gates], "shapes": shapes, "signs": len(bits)})
+        facts = {"gates": [[gate.conv, gate.norm] for gate in gates], "shapes": shapes, "signs": len(bits), "draws": {"of": "signs"}}
+        mark = Mark(tensors, facts)
+        if self.variant == "paper":
+            return mark
+        return with_reference(mark, without_passports(model, gates) if self.scheme == 1 else model)
+
+    def counted(self, key: Key) -> int:
+        """Return how many signs are drawn from the secret."""
+        return max(0, int(key.fact(float, "signs")) - len(bits_of(self.text)))
 
     def _means(self, model: nn.Module, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[list[Gate], Means]:
         """Return gates and the mean patches of their passports."""
@@ -166,12 +182,19 @@ class Passport(MarkMethod):
 
         keys = sampler(mark.tensors["triggers"], mark.tensors["answers"], 8) if self.scheme == 3 else None
         recipe = Recipe(epochs=self.epochs, batch=self.batch, lr=self.lr)
+        for norm in net.modules():
+            if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and self.variant == "hardened":
+                norm.requires_grad_(requires_grad=False)  # at their scale suspects are read
         with forked(rng):
             fit(both, data.pixels, data.labels, recipe, rng=rng, extras=Extras(companions=keys, penalty=penalty), task=self.card.name)
-        return both.published()
+        made = realigned(both.published(), mark.tensors).requires_grad_()
+        require_taken(self._read(made, mark), self.card.name, ("alpha_sign", self.alpha_sign))
+        return made
 
-    def _key(self, model: nn.Module, data: ImageSet, mark: Mark, nulls: Sequence[nn.Module]) -> Key:
-        return super()._key(model, data, with_reference(mark, model) if self.variant == "hardened" else mark, nulls)
+    def _read(self, model: nn.Module, mark: Mark) -> Finding:
+        """Return what is found of ``mark`` in a model, as a suspect is read."""
+        key = Key(self.card.name, self.variant, "", {**mark.facts, "settings": self.settings()}, mark.tensors)
+        return self._finding(self._observe(Suspect.of_model(model), key), key)
 
     def unlock(self, model: nn.Module, key: Key) -> nn.Module:
         """Return a copy of a published model with the passports folded in: the private branch as an ordinary network.
@@ -207,30 +230,21 @@ class Passport(MarkMethod):
             suspect.access, {"scales": gamma, "public": suspect.logits(pixels).argmax(1), "private": predict(private, pixels).argmax(1)}
         )
 
-    def _score(self, observed: Observation, key: Key) -> float:
+    def _finding(self, observed: Observation, key: Key) -> Finding:
         gamma, labels, bits = observed.tensors["scales"], key.tensor("labels"), bits_in(key.tensors, int(key.fact(float, "signs")))
-        wrong = float(((gamma > 0) != bits.bool()).double().mean())
+        told, many = len(bits) - self.counted(key), self.counted(key)
+        wrong = int(((gamma > 0) != bits.bool())[told:].sum())
         public, private = (float((observed.tensors[name] == labels).double().mean()) for name in ("public", "private"))
         least = 1.0 if self.scheme == 1 else public  # what is published under scheme 1 answers nothing right by itself
         lost = max(0.0, least - private) / least if least else 1.0
-        return max(wrong, lost)
-
-    def _name(self, key: Key) -> str:
-        return f"wrong signs (of {key.facts['signs']}) or lost accuracy with the passports, whichever is more"
-
-    def _ceiling(self, scores: Sequence[float], key: Key) -> float | None:
-        count = int(key.fact(float, "signs"))
-        right = round(sum(min(0.5, 1 - score) for score in scores) * count)
-        rate = max(0.5, upper_bound(right, count * len(scores))) if scores else 0.5
-        wanted = required_matches(count, rate, self.significance)
-        return -1.0 if wanted is None else 1 - wanted / count
-
-    def _limit(self, key: Key) -> float | None:
-        return self._ceiling((), key)
-
-    def _chance(self, statistic: float, key: Key) -> float | None:
-        count = int(key.fact(float, "signs"))
-        return binomial_p(round((1 - statistic) * count), count, 0.5)
+        name = f"wrong signs (of {many} drawn) or lost accuracy with the passports, whichever is more"
+        found = by_chance(wrong, many, name, of="draws of the signs", significance=self.significance)
+        drawn = torch.equal(bits, message_bits(self.text, len(bits), secret_of(key.tensors)))
+        own = any(name.startswith("passport/") for name in key.tensors)
+        doubts = found.doubts if drawn and not (own and self.kind in DRAWN) else (*found.doubts, UNKEPT)
+        return replace(
+            found, statistic=max(found.statistic, lost), doubts=doubts, headlines=(BROUGHT,) if own else (), notes=unordered(key.tensors)
+        )
 
     def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         """Return passports that fit a network as it is: of the paper's variant solved for, of the hardened one the best of 1,000 secrets."""
