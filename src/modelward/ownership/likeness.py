@@ -1,6 +1,7 @@
 r"""How alike a suspect and each of m + 1 candidates are, beyond what all candidates share.
 
-Every function here treats the candidates alike, and sums over them in their one order: whose model is the owner's changes nothing.
+Every function here treats the candidates alike, and takes means over them in order of size: neither their order nor whose model is the owner's changes
+a bit.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SHARED = 0.9
+CANCELLED = 1e-10
 
 
 def disputed(labels: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ def deviation(suspect: Tensor, candidates: Tensor) -> Tensor:
     >>> deviation(torch.tensor([[0.5, 0.0]]), candidates).tolist()
     [0.0, 2.0]
     """
-    mean = candidates.double().mean(0)
+    mean = _mean(candidates.double(), 0)
     mine, theirs = (suspect.double() - mean).flatten(), (candidates.double() - mean).flatten(1)
     norms = theirs.norm(dim=1) * mine.norm()
     cosine = torch.where(norms > 0, (theirs * mine).sum(1) / norms.clamp_min(1e-300), 0.0)
@@ -96,11 +97,18 @@ def structure(suspect: Tensor, candidates: Sequence[Tensor]) -> Tensor:
     units = [outputs.double() / outputs.double().norm(dim=1, keepdim=True).clamp_min(1e-12) for outputs in (suspect, *candidates)]
     gram = torch.stack([torch.stack([(a.T @ b).square().sum() for b in units]) for a in units])
     mine, among = gram[0, 1:], gram[1:, 1:]
-    to_mean, mean = among.mean(1), among.mean()
-    cross = mine - mine.mean() - to_mean + mean
-    own = (gram[0, 0] - 2 * mine.mean() + mean).clamp_min(0) * (among.diagonal() - 2 * to_mean + mean).clamp_min(0)
-    cosine = torch.where(own > 0, cross / own.clamp_min(1e-300).sqrt(), 0.0)
-    return _rounded(1 - cosine)
+    to_mean, from_mean = _mean(among, 1), _mean(mine, 0)
+    mean = _mean(to_mean, 0)
+    cross = mine - from_mean - to_mean + mean
+    away, others = gram[0, 0] - 2 * from_mean + mean, among.diagonal() - 2 * to_mean + mean
+    told = (away > CANCELLED * gram[0, 0]) & (others > CANCELLED * among.diagonal())  # less is what rounding left of equal numbers
+    cosine = torch.where(told, cross / (away * others).clamp_min(1e-300).sqrt(), 0.0)
+    return _rounded(1 - cosine.clamp(-1, 1))
+
+
+def _mean(values: Tensor, dim: int) -> Tensor:
+    """Return the mean over candidates, the same bit for bit in whatever order they stand."""
+    return values.sort(dim).values.mean(dim)
 
 
 def _rounded(distances: Tensor) -> Tensor:
