@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from modelward import SAC, build, generator
+from modelward import SAC, generator
 from modelward.core.key import Key
 from modelward.keys import write_key
 
@@ -24,10 +24,15 @@ COUNT = 60
 
 
 @pytest.fixture(scope="session")
-def key(parts, mlp_victim) -> Key:
-    """Return a key of the MLP, calibrated with untrained nets: whoever answers like the MLP is stolen."""
-    nulls = [build("mlp:width=24", classes=3, channels=3, size=(8, 8), rng=generator(seed)) for seed in range(24)]
-    return SAC(variant="hardened", count=COUNT, references=0).protect(mlp_victim, parts.probes, nulls=nulls, rng=generator(1))[1]
+def mlp_victim(original) -> Any:
+    """Return the MLP that stands behind every door: one that has siblings."""
+    return original
+
+
+@pytest.fixture(scope="session")
+def key(hard, mlp_victim, kin) -> Key:
+    """Return a key of the MLP with its siblings: whoever answers like the MLP is related."""
+    return SAC(variant="hardened", count=COUNT).protect(mlp_victim, hard.probes, siblings=kin, rng=generator(1))[1]
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from modelward.core.verdict import ALPHA
 if TYPE_CHECKING:
     from modelward.core.verdict import Verdict
 
+VERDICT_VERSION = 2
+"""Of the JSON object: docs/schemas/verdict-2.schema.json."""
 EXIT_CODES = {"stolen": 1, "related": 1, "not stolen": 0, "undecided": 3}
 _HEADLINES = {
     "stolen": "STOLEN ({strength} evidence): {suspect} has what the model behind {key} has of its own, and a commitment is older than the suspect.",
