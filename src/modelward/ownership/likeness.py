@@ -56,7 +56,7 @@ def shared_part(suspect: Tensor, candidates: Tensor, *, ridge: float = RIDGE) ->
     """
     mean = candidates.double().mean(0)
     mine, theirs = (suspect.double() - mean).flatten(), (candidates.double() - mean).flatten(1)
-    return _solved(theirs @ theirs.T, theirs @ mine, ridge)
+    return _solved(theirs @ theirs.T, theirs @ mine, ridge, scale=float(candidates.double().square().sum()) / len(candidates))
 
 
 def shared_structure(suspect: Tensor, candidates: Sequence[Tensor], *, ridge: float = RIDGE) -> Tensor:
@@ -76,7 +76,7 @@ def shared_structure(suspect: Tensor, candidates: Sequence[Tensor], *, ridge: fl
     cross, among = gram[0], gram[1:]
     middle, mean = among.mean(1), among.mean()
     centred = among - middle[:, None] - middle[None, :] + mean
-    return _solved(centred, cross - cross.mean() - middle + mean, ridge)
+    return _solved(centred, cross - cross.mean() - middle + mean, ridge, scale=float(among.diagonal().mean()))
 
 
 def _directions(features: Tensor) -> Tensor:
@@ -86,11 +86,14 @@ def _directions(features: Tensor) -> Tensor:
     return scaled
 
 
-def _solved(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
-    """Return the ridge solution, rounded to nine digits of its largest entry, so that what is equal but for rounding is a tie."""
+def _solved(gram: Tensor, cross: Tensor, ridge: float, *, scale: float) -> Tensor:
+    """Return the ridge solution, rounded to nine digits of its largest entry, so that what is equal but for rounding is a tie.
+
+    It is 0 where the candidates deviate by no more than rounding, beside ``scale``, the mean squared length of what they have before the mean is off.
+    """
     size = float(gram.diagonal().sum()) / len(gram)
     none = torch.zeros(len(gram), dtype=torch.float64)
-    if size <= 0 or not bool(torch.isfinite(cross).all()):
+    if size <= 1e-12 * scale or not bool(torch.isfinite(cross).all()):
         return none
     found: Tensor = torch.linalg.solve(gram + ridge * size * torch.eye(len(gram), dtype=torch.float64), cross)
     largest = float(found.abs().max())
