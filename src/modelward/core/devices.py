@@ -61,7 +61,7 @@ def bf16_is_faster(device: torch.device) -> bool:
     True
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bf16_is_native()
 
 
