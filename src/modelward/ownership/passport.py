@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -41,7 +42,7 @@ from modelward.ownership.weighing import UNKEPT, bits_in, realigned, require_tak
 from modelward.statistics import binomial_p
 from modelward.training import Extras, Recipe, fit
 
-SOURCES = 20
+SOURCES, PUBLISHED = 20, "published/"
 BROUGHT = "The passports stand in the key: that its signs were drawn independently of them is the owner's word."
 
 
@@ -57,8 +58,8 @@ class Passport(MarkMethod):
     which `remote` asks for. No passport is ever part of the published network.
 
     The mean of a convolution is linear in the passport, so passports for any scales can be solved for. ``variant="hardened"`` draws them from the
-    secret and the message, and puts the suspect's neurons in the order of the unmarked source first; ``variant="paper"`` takes them from the key.
-    Embedding leaves the public branch the source's scales and shifts, so that suspects are brought back to what the passports were made for.
+    secret and the message, and puts the suspect's neurons in the order and at the scale of the unmarked source before it reads signs; embedding
+    leaves the public branch the source's scales and shifts, so that they are read right. ``variant="paper"`` takes passports from the key.
 
     The signs that the secret draws are independent of the passports, whatever those are: a suspect that does not know the secret has
     :math:`Bin(n, 1/2)` of them right, so that the p-value is exact. Signs of ``text`` are read and not counted.
@@ -182,12 +183,9 @@ class Passport(MarkMethod):
 
         keys = sampler(mark.tensors["triggers"], mark.tensors["answers"], 8) if self.scheme == 3 else None
         recipe = Recipe(epochs=self.epochs, batch=self.batch, lr=self.lr)
-        for norm in net.modules():
-            if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and self.variant == "hardened":
-                norm.requires_grad_(requires_grad=False)  # at their scale suspects are read
-        with forked(rng):
+        with forked(rng), _held(net) if self.variant == "hardened" else contextlib.nullcontext():
             fit(both, data.pixels, data.labels, recipe, rng=rng, extras=Extras(companions=keys, penalty=penalty), task=self.card.name)
-        made = realigned(both.published(), mark.tensors).requires_grad_()
+        made = both.published().requires_grad_()
         require_taken(self._read(made, mark), self.card.name, ("alpha_sign", self.alpha_sign))
         return made
 
@@ -195,6 +193,9 @@ class Passport(MarkMethod):
         """Return what is found of ``mark`` in a model, as a suspect is read."""
         key = Key(self.card.name, self.variant, "", {**mark.facts, "settings": self.settings()}, mark.tensors)
         return self._finding(self._observe(Suspect.of_model(model), key), key)
+
+    def _key(self, model: nn.Module, data: ImageSet, mark: Mark, nulls: Sequence[nn.Module]) -> Key:
+        return super()._key(model, data, with_reference(mark, model, PUBLISHED) if self.variant == "hardened" else mark, nulls)
 
     def unlock(self, model: nn.Module, key: Key) -> nn.Module:
         """Return a copy of a published model with the passports folded in: the private branch as an ordinary network.
@@ -220,12 +221,14 @@ class Passport(MarkMethod):
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
         method = self.enrolled(key)
-        method._means(suspect.model, key.facts, key.tensors)  # noqa: SLF001  # a network without the gates is refused before it is asked
+        gates, means = method._means(suspect.model, key.facts, key.tensors)  # noqa: SLF001  # a network without the gates is refused unasked
         model, pixels = realigned(suspect.model, key.tensors), key.tensor("images")
-        gates, means = method._means(model, key.facts, key.tensors)  # noqa: SLF001
         with torch.no_grad():
             gamma = torch.cat([scales(model, gate, pair[0]) for gate, pair in zip(gates, means, strict=True)]).cpu()
-        private = with_passports(model, gates, means, pixels.float().div(255))
+        scaled = realigned(
+            suspect.model, key.tensors, PUBLISHED
+        )  # accuracy may only take a claim away: the marked weights may tell how to read it
+        private = with_passports(scaled, gates, means, pixels.float().div(255))
         return Observation(
             suspect.access, {"scales": gamma, "public": suspect.logits(pixels).argmax(1), "private": predict(private, pixels).argmax(1)}
         )
@@ -262,3 +265,15 @@ class Passport(MarkMethod):
             Attack("rescale", {}, "none"),
             Attack("fold-bn", {}, "none"),
         )
+
+
+@contextlib.contextmanager
+def _held(net: nn.Module) -> Iterator[None]:
+    """Let training leave the scales and shifts of all normalisations: at these suspects are read. Their statistics are learnt all the same."""
+    norms = [norm for norm in net.modules() if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)]
+    hooks = [parameter.register_hook(torch.zeros_like) for norm in norms for parameter in norm.parameters(recurse=False)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
