@@ -38,7 +38,17 @@ from modelward.marking.weights import bits_of, message_bits
 from modelward.ownership.mark import Mark, MarkMethod
 from modelward.ownership.passport_forging import guessed, solved
 from modelward.ownership.passport_material import DRAWN, KINDS, Means, held, mean_passports
-from modelward.ownership.weighing import UNKEPT, bits_in, realigned, require_taken, secret_of, seed_tensor, unordered, with_reference
+from modelward.ownership.weighing import (
+    ROUNDS,
+    UNKEPT,
+    bits_in,
+    realigned,
+    require_taken,
+    secret_of,
+    seed_tensor,
+    unordered,
+    with_reference,
+)
 from modelward.statistics import binomial_p
 from modelward.training import Extras, Recipe, fit
 
@@ -183,16 +193,29 @@ class Passport(MarkMethod):
 
         keys = sampler(mark.tensors["triggers"], mark.tensors["answers"], 8) if self.scheme == 3 else None
         recipe = Recipe(epochs=self.epochs, batch=self.batch, lr=self.lr)
-        with forked(rng), _held(net) if self.variant == "hardened" else contextlib.nullcontext():
-            fit(both, data.pixels, data.labels, recipe, rng=rng, extras=Extras(companions=keys, penalty=penalty), task=self.card.name)
-        made = both.published().requires_grad_()
-        require_taken(self._read(made, mark), self.card.name, ("alpha_sign", self.alpha_sign))
+        extras = Extras(companions=keys, penalty=penalty)
+        for _ in range(ROUNDS):
+            with forked(rng), _held(net) if self.variant == "hardened" else contextlib.nullcontext():
+                fit(both, data.pixels, data.labels, recipe, rng=rng, extras=extras, task=self.card.name)
+            made = both.published().requires_grad_()
+            found = self._signs(self._scales(made, mark.facts, mark.tensors), bits)
+            if not found.statistic:
+                break
+        require_taken(found, self.card.name, ("alpha_sign", self.alpha_sign))
         return made
 
-    def _read(self, model: nn.Module, mark: Mark) -> Finding:
-        """Return what is found of ``mark`` in a model, as a suspect is read."""
-        key = Key(self.card.name, self.variant, "", {**mark.facts, "settings": self.settings()}, mark.tensors)
-        return self._finding(self._observe(Suspect.of_model(model), key), key)
+    def _scales(self, model: nn.Module, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the scales (T,) that the passports give in a model whose neurons are put in order."""
+        ordered = realigned(model, tensors)
+        gates, means = self._means(ordered, facts, tensors)
+        with torch.no_grad():
+            return torch.cat([scales(ordered, gate, pair[0]) for gate, pair in zip(gates, means, strict=True)]).cpu()
+
+    def _signs(self, gamma: Tensor, bits: Tensor) -> Finding:
+        """Return what is found in the signs of scales, of those bits that the secret drew."""
+        told = min(len(bits), len(bits_of(self.text)))
+        wrong, many = int(((gamma > 0) != bits.bool())[told:].sum()), len(bits) - told
+        return by_chance(wrong, many, f"wrong signs (of {many} drawn)", of="draws of the signs", significance=self.significance)
 
     def _key(self, model: nn.Module, data: ImageSet, mark: Mark, nulls: Sequence[nn.Module]) -> Key:
         return super()._key(model, data, with_reference(mark, model, PUBLISHED) if self.variant == "hardened" else mark, nulls)
@@ -222,12 +245,9 @@ class Passport(MarkMethod):
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
         method = self.enrolled(key)
         gates, means = method._means(suspect.model, key.facts, key.tensors)  # noqa: SLF001  # a network without the gates is refused unasked
-        model, pixels = realigned(suspect.model, key.tensors), key.tensor("images")
-        with torch.no_grad():
-            gamma = torch.cat([scales(model, gate, pair[0]) for gate, pair in zip(gates, means, strict=True)]).cpu()
-        scaled = realigned(
-            suspect.model, key.tensors, PUBLISHED
-        )  # accuracy may only take a claim away: the marked weights may tell how to read it
+        gamma, pixels = method._scales(suspect.model, key.facts, key.tensors), key.tensor("images")  # noqa: SLF001
+        # accuracy may only take a claim away: the marked weights may tell how to read it
+        scaled = realigned(suspect.model, key.tensors, PUBLISHED)
         private = with_passports(scaled, gates, means, pixels.float().div(255))
         return Observation(
             suspect.access, {"scales": gamma, "public": suspect.logits(pixels).argmax(1), "private": predict(private, pixels).argmax(1)}
@@ -235,19 +255,16 @@ class Passport(MarkMethod):
 
     def _finding(self, observed: Observation, key: Key) -> Finding:
         gamma, labels, bits = observed.tensors["scales"], key.tensor("labels"), bits_in(key.tensors, int(key.fact(float, "signs")))
-        told, many = len(bits) - self.counted(key), self.counted(key)
-        wrong = int(((gamma > 0) != bits.bool())[told:].sum())
         public, private = (float((observed.tensors[name] == labels).double().mean()) for name in ("public", "private"))
         least = 1.0 if self.scheme == 1 else public  # what is published under scheme 1 answers nothing right by itself
         lost = max(0.0, least - private) / least if least else 1.0
-        name = f"wrong signs (of {many} drawn) or lost accuracy with the passports, whichever is more"
-        found = by_chance(wrong, many, name, of="draws of the signs", significance=self.significance)
+        found = self._signs(gamma, bits)
+        name = f"{found.name} or lost accuracy with the passports, whichever is more"
         drawn = torch.equal(bits, message_bits(self.text, len(bits), secret_of(key.tensors)))
-        own = any(name.startswith("passport/") for name in key.tensors)
+        own = any(tensor.startswith("passport/") for tensor in key.tensors)
         doubts = found.doubts if drawn and not (own and self.kind in DRAWN) else (*found.doubts, UNKEPT)
-        return replace(
-            found, statistic=max(found.statistic, lost), doubts=doubts, headlines=(BROUGHT,) if own else (), notes=unordered(key.tensors)
-        )
+        notes, headlines = unordered(key.tensors), (BROUGHT,) if own else ()
+        return replace(found, name=name, statistic=max(found.statistic, lost), doubts=doubts, headlines=headlines, notes=notes)
 
     def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         """Return passports that fit a network as it is: of the paper's variant solved for, of the hardened one the best of 1,000 secrets."""
