@@ -79,7 +79,7 @@ ROWS = (
     Row("deepmarks", {"variant": "paper", "users": 31, "number": 7, "batch": 32}),
     Row("deepmarks", {"variant": "hardened", "users": 31, "number": 30, "batch": 32}),
     Row("passport", {"variant": "paper", "scheme": 3, "kind": "random", "epochs": 5, "batch": 32, "significance": 1e-3}, CNN),
-    Row("passport", {"variant": "hardened", "epochs": 5, "batch": 32, "text": "me", "significance": 1e-3}, CNN),
+    Row("passport", {"variant": "hardened", "epochs": 5, "batch": 32, "text": "m", "significance": 1e-3}, CNN),
     Row("infip", {"variant": "paper", "count": 40}),
     Row("infip", {"variant": "hardened", "count": 40, "rules": ["epsilon", "dtd"], "pool": 2}),
     Row("unit-order", {"variant": "hardened", "draws": 999}),

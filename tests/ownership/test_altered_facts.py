@@ -50,7 +50,7 @@ class Case:
 @pytest.fixture(scope="module")
 def cases(make_blobs: Callable[..., ImageSet], train_net: Callable[..., Net]) -> dict[str, Case]:
     """Return a case a method, calibrated on nets that were hardly trained."""
-    images = make_blobs(80, 3, noise=75)
+    images = make_blobs(160, 3, noise=75)
     made = {}
     for name in NAMES:
         kind, arch = catalogue()[name], ARCHS.get(name, "mlp:width=8")

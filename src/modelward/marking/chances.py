@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from modelward.core.deciding import Finding
 from modelward.core.verdict import ALPHA
 from modelward.statistics import binomial_p, required_matches
@@ -13,6 +15,7 @@ NEVER = -1.0
 UNDRAWN = "All bits are of the text, and none was drawn from the secret: anybody may choose a text, so that nothing can be concluded; embed more bits."
 
 
+@functools.cache
 def claimable(count: int, chance: float, significance: float, *, sides: int = 1) -> float:
     """Return the largest share of wrong bits or missed images, of ``count``, that chance does not explain; -1 where there is none.
 
@@ -61,5 +64,11 @@ def by_chance(
     if not count:
         return Finding(1.0, name, draws_of=of, doubts=(UNDRAWN,))
     least, sides = (min(wrong, count - wrong), 2) if inverted else (wrong, 1)
-    p = told(sides * binomial_p(count - least, count, chance))
+    p = told(sides * _tail(count - least, count, chance))
     return Finding(least / count, name, draws_of=of, exact=p, ceiling=claimable(count, chance, significance, sides=sides))
+
+
+@functools.cache
+def _tail(right: int, count: int, chance: float) -> float:
+    """Return P[Bin(count, chance) >= right]; the same few are asked for again and again."""
+    return binomial_p(right, count, chance)

@@ -164,10 +164,9 @@ class AdditionalClass(TriggerMethod):
         return made
 
     def _key(self, model: nn.Module, data: ImageSet, mark: Mark, nulls: Sequence[nn.Module]) -> Key:
-        key = super()._key(model, data, mark, nulls)
         count, classes = len(mark.tensors["labels"]), len(data.classes)
         shown = torch.stack([predict(net, mark.tensors["probes"][:count])[:, :classes].argmax(1) for net in (model, *nulls)])
-        return replace(key, tensors={**key.tensors, "shown": shown})
+        return super()._key(model, data, replace(mark, tensors={**mark.tensors, "shown": shown}), nulls)
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
         keys_of(key)

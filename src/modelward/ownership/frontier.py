@@ -112,11 +112,9 @@ class Frontier(TriggerMethod):
         moved = to_uint8(torch.cat([self._step(model, data.batch(part), data.labels[part]) for part in right.split(256)]))
         wrong = predict(model, moved).argmax(1) != data.labels[right]
         true, false = torch.nonzero(wrong).flatten(), torch.nonzero(~wrong).flatten()
-        if self.variant == "paper":  # as many of either kind
-            half = min(SPARE * (self.count // 2), len(true), len(false))
-            true, false = true[:half], false[:half]
-        true = true[: SPARE * self.count]
-        kept = torch.cat([true, false[: SPARE * self.count - len(true)]])
+        most = SPARE * self.count
+        true = true[: most if self.variant == "hardened" else max(most // 2, most - len(false))]  # the paper takes half of either kind
+        kept = torch.cat([true, false[: most - len(true)]])
         if len(kept) < SPARE * LEAST:
             message = (
                 f"frontier: only {len(kept) // SPARE} keys could be made, ten times as many images are needed as keys, and {LEAST} keys at least; "
@@ -130,7 +128,7 @@ class Frontier(TriggerMethod):
         count, rng = min(self.count, size // SPARE), stream(secret, "images")
         if self.variant == "hardened":
             return torch.randperm(size, generator=rng)[:count].sort().values
-        of_true = count // 2
+        of_true = round(count * true / size)
         parts = torch.randperm(true, generator=rng)[:of_true], true + torch.randperm(size - true, generator=rng)[: count - of_true]
         return torch.cat(parts).sort().values
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -37,11 +38,21 @@ from modelward.marking.weights import bits_of, message_bits
 from modelward.ownership.mark import Mark, MarkMethod
 from modelward.ownership.passport_forging import guessed, solved
 from modelward.ownership.passport_material import DRAWN, KINDS, Means, held, mean_passports
-from modelward.ownership.weighing import UNKEPT, bits_in, realigned, require_taken, secret_of, seed_tensor, unordered, with_reference
+from modelward.ownership.weighing import (
+    ROUNDS,
+    UNKEPT,
+    bits_in,
+    realigned,
+    require_taken,
+    secret_of,
+    seed_tensor,
+    unordered,
+    with_reference,
+)
 from modelward.statistics import binomial_p
 from modelward.training import Extras, Recipe, fit
 
-SOURCES = 20
+SOURCES, PUBLISHED = 20, "published/"
 BROUGHT = "The passports stand in the key: that its signs were drawn independently of them is the owner's word."
 
 
@@ -57,8 +68,8 @@ class Passport(MarkMethod):
     which `remote` asks for. No passport is ever part of the published network.
 
     The mean of a convolution is linear in the passport, so passports for any scales can be solved for. ``variant="hardened"`` draws them from the
-    secret and the message, and puts the suspect's neurons in the order of the unmarked source first; ``variant="paper"`` takes them from the key.
-    Embedding leaves the public branch the source's scales and shifts, so that suspects are brought back to what the passports were made for.
+    secret and the message, and puts the suspect's neurons in the order and at the scale of the unmarked source before it reads signs; embedding
+    leaves the public branch the source's scales and shifts, so that they are read right. ``variant="paper"`` takes passports from the key.
 
     The signs that the secret draws are independent of the passports, whatever those are: a suspect that does not know the secret has
     :math:`Bin(n, 1/2)` of them right, so that the p-value is exact. Signs of ``text`` are read and not counted.
@@ -182,19 +193,32 @@ class Passport(MarkMethod):
 
         keys = sampler(mark.tensors["triggers"], mark.tensors["answers"], 8) if self.scheme == 3 else None
         recipe = Recipe(epochs=self.epochs, batch=self.batch, lr=self.lr)
-        for norm in net.modules():
-            if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and self.variant == "hardened":
-                norm.requires_grad_(requires_grad=False)  # at their scale suspects are read
-        with forked(rng):
-            fit(both, data.pixels, data.labels, recipe, rng=rng, extras=Extras(companions=keys, penalty=penalty), task=self.card.name)
-        made = realigned(both.published(), mark.tensors).requires_grad_()
-        require_taken(self._read(made, mark), self.card.name, ("alpha_sign", self.alpha_sign))
+        extras = Extras(companions=keys, penalty=penalty)
+        for _ in range(ROUNDS):
+            with forked(rng), _held(net) if self.variant == "hardened" else contextlib.nullcontext():
+                fit(both, data.pixels, data.labels, recipe, rng=rng, extras=extras, task=self.card.name)
+            made = both.published().requires_grad_()
+            found = self._signs(self._scales(made, mark.facts, mark.tensors), bits)
+            if not found.statistic:
+                break
+        require_taken(found, self.card.name, ("alpha_sign", self.alpha_sign))
         return made
 
-    def _read(self, model: nn.Module, mark: Mark) -> Finding:
-        """Return what is found of ``mark`` in a model, as a suspect is read."""
-        key = Key(self.card.name, self.variant, "", {**mark.facts, "settings": self.settings()}, mark.tensors)
-        return self._finding(self._observe(Suspect.of_model(model), key), key)
+    def _scales(self, model: nn.Module, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the scales (T,) that the passports give in a model whose neurons are put in order."""
+        ordered = realigned(model, tensors)
+        gates, means = self._means(ordered, facts, tensors)
+        with torch.no_grad():
+            return torch.cat([scales(ordered, gate, pair[0]) for gate, pair in zip(gates, means, strict=True)]).cpu()
+
+    def _signs(self, gamma: Tensor, bits: Tensor) -> Finding:
+        """Return what is found in the signs of scales, of those bits that the secret drew."""
+        told = min(len(bits), len(bits_of(self.text)))
+        wrong, many = int(((gamma > 0) != bits.bool())[told:].sum()), len(bits) - told
+        return by_chance(wrong, many, f"wrong signs (of {many} drawn)", of="draws of the signs", significance=self.significance)
+
+    def _key(self, model: nn.Module, data: ImageSet, mark: Mark, nulls: Sequence[nn.Module]) -> Key:
+        return super()._key(model, data, with_reference(mark, model, PUBLISHED) if self.variant == "hardened" else mark, nulls)
 
     def unlock(self, model: nn.Module, key: Key) -> nn.Module:
         """Return a copy of a published model with the passports folded in: the private branch as an ordinary network.
@@ -220,31 +244,27 @@ class Passport(MarkMethod):
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
         method = self.enrolled(key)
-        method._means(suspect.model, key.facts, key.tensors)  # noqa: SLF001  # a network without the gates is refused before it is asked
-        model, pixels = realigned(suspect.model, key.tensors), key.tensor("images")
-        gates, means = method._means(model, key.facts, key.tensors)  # noqa: SLF001
-        with torch.no_grad():
-            gamma = torch.cat([scales(model, gate, pair[0]) for gate, pair in zip(gates, means, strict=True)]).cpu()
-        private = with_passports(model, gates, means, pixels.float().div(255))
+        gates, means = method._means(suspect.model, key.facts, key.tensors)  # noqa: SLF001  # a network without the gates is refused unasked
+        gamma, pixels = method._scales(suspect.model, key.facts, key.tensors), key.tensor("images")  # noqa: SLF001
+        # accuracy may only take a claim away: the marked weights may tell how to read it
+        scaled = realigned(suspect.model, key.tensors, PUBLISHED)
+        private = with_passports(scaled, gates, means, pixels.float().div(255))
         return Observation(
             suspect.access, {"scales": gamma, "public": suspect.logits(pixels).argmax(1), "private": predict(private, pixels).argmax(1)}
         )
 
     def _finding(self, observed: Observation, key: Key) -> Finding:
         gamma, labels, bits = observed.tensors["scales"], key.tensor("labels"), bits_in(key.tensors, int(key.fact(float, "signs")))
-        told, many = len(bits) - self.counted(key), self.counted(key)
-        wrong = int(((gamma > 0) != bits.bool())[told:].sum())
         public, private = (float((observed.tensors[name] == labels).double().mean()) for name in ("public", "private"))
         least = 1.0 if self.scheme == 1 else public  # what is published under scheme 1 answers nothing right by itself
         lost = max(0.0, least - private) / least if least else 1.0
-        name = f"wrong signs (of {many} drawn) or lost accuracy with the passports, whichever is more"
-        found = by_chance(wrong, many, name, of="draws of the signs", significance=self.significance)
+        found = self._signs(gamma, bits)
+        name = f"{found.name} or lost accuracy with the passports, whichever is more"
         drawn = torch.equal(bits, message_bits(self.text, len(bits), secret_of(key.tensors)))
-        own = any(name.startswith("passport/") for name in key.tensors)
+        own = any(tensor.startswith("passport/") for tensor in key.tensors)
         doubts = found.doubts if drawn and not (own and self.kind in DRAWN) else (*found.doubts, UNKEPT)
-        return replace(
-            found, statistic=max(found.statistic, lost), doubts=doubts, headlines=(BROUGHT,) if own else (), notes=unordered(key.tensors)
-        )
+        notes, headlines = unordered(key.tensors), (BROUGHT,) if own else ()
+        return replace(found, name=name, statistic=max(found.statistic, lost), doubts=doubts, headlines=headlines, notes=notes)
 
     def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         """Return passports that fit a network as it is: of the paper's variant solved for, of the hardened one the best of 1,000 secrets."""
@@ -262,3 +282,15 @@ class Passport(MarkMethod):
             Attack("rescale", {}, "none"),
             Attack("fold-bn", {}, "none"),
         )
+
+
+@contextlib.contextmanager
+def _held(net: nn.Module) -> Iterator[None]:
+    """Let training leave the scales and shifts of all normalisations: at these suspects are read. Their statistics are learnt all the same."""
+    norms = [norm for norm in net.modules() if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)]
+    hooks = [parameter.register_hook(torch.zeros_like) for norm in norms for parameter in norm.parameters(recurse=False)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -67,6 +67,13 @@ class RankedTrigger(TriggerMethod):
             pixels, labels = self._block(model, data, self._own(secret, rng))
         return float((predict(model, pixels).argmax(1) != labels).double().mean())
 
+    def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
+        """Return the forger's own keys, moved as `TriggerMethod` says, among those of other secrets as they are."""
+        forged = super()._forge(model, data, secret=secret, rng=rng)
+        asked, mine = forged.tensors["asked"].clone(), forged.tensors["asked_of"] == forged.facts["draws"]["own"]
+        asked[mine] = forged.tensors["probes"][: int(mine.sum())]
+        return Mark({**forged.tensors, "asked": asked}, forged.facts)
+
     def probes(self, key: Key) -> Tensor:
         """Return the images (N, C, H, W), uint8, of all secrets."""
         return key.tensor("asked")

@@ -132,15 +132,15 @@ def require_taken(found: Finding, who: str, strength: tuple[str, float]) -> None
         raise InputError(message)
 
 
-def with_reference(mark: Mark, model: nn.Module) -> Mark:
-    """Return ``mark`` with the parameters of the unmarked ``model``, which say in what order neurons stand."""
-    kept = {REFERENCE + name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
+def with_reference(mark: Mark, model: nn.Module, prefix: str = REFERENCE) -> Mark:
+    """Return ``mark`` with the parameters of ``model``, by default of the unmarked one, which say in what order neurons stand."""
+    kept = {prefix + name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
     return Mark({**mark.tensors, **kept}, mark.facts)
 
 
-def realigned(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Return ``model`` with its neurons in the order and at the scale of the unmarked source, where a key holds its parameters."""
-    reference = {name.removeprefix(REFERENCE): tensor for name, tensor in tensors.items() if name.startswith(REFERENCE)}
+def realigned(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = REFERENCE) -> nn.Module:
+    """Return ``model`` with its neurons in the order and at the scale of a reference, by default the unmarked source, where a key holds it."""
+    reference = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     return aligned(model, reference) if reference else model
 
 

@@ -105,8 +105,8 @@ class Zhang(RankedTrigger):
             raise InputError(message)
         return source, target
 
-    def _material(self, model: nn.Module, data: ImageSet, secret: bytes) -> Mark:
-        """Return all key images of a secret, with their labels and classes."""
+    def _material(self, model: nn.Module, data: ImageSet, secret: bytes, count: int) -> Mark:
+        """Return the first ``count`` key images of a secret, with their labels and classes: they depend on nothing that comes after them."""
         classes = predict(model, data.pixels[:1]).shape[1]
         source, target = self._classes(classes, secret, set(data.labels.unique().tolist()))
         where = torch.nonzero(data.labels != target if source == EVERY else data.labels == source).flatten()
@@ -114,19 +114,20 @@ class Zhang(RankedTrigger):
             message = f"zhang: there is no image of the source class {source} to make keys of"
             raise InputError(message)
         order = torch.randperm(len(where), generator=stream(secret, "images"))
-        chosen = where[order[: self.count]]  # each once
-        pixels = self.stamped(data.pixels[chosen], secret) if self.kind != "unrelated" else self._unrelated(data, secret)
+        chosen = where[order[:count]]  # each once
+        pixels = self.stamped(data.pixels[chosen], secret) if self.kind != "unrelated" else glyph_images(count, data.shape, rng=stream(secret, "glyphs"))
         labels = torch.full((len(pixels),), target)
         if self.kind == "unrelated" and self.variant == "hardened":
-            labels = torch.arange(len(pixels))[torch.randperm(len(pixels), generator=stream(secret, "labels"))] % classes
+            labels = torch.randperm(self.count, generator=stream(secret, "labels"))[:count] % classes
         return Mark({"probes": pixels, "labels": labels, "index": chosen}, {"source": source, "target": target})
 
     def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         del rng
-        return self._among_others(model, data, self._material(model, data, secret), secret)
+        return self._among_others(model, data, self._material(model, data, secret, self.count), secret)
 
     def _block(self, model: nn.Module, data: ImageSet, secret: bytes) -> tuple[Tensor, Tensor]:
-        drawn = self._material(model, data, secret).tensors
+        few = self.count if self.fresh else min(self.asked, self.count)  # one draw of noise for all images is no prefix of a longer one
+        drawn = self._material(model, data, secret, few).tensors
         return drawn["probes"][: self.asked], drawn["labels"][: self.asked]
 
     def _finding(self, observed: Observation, key: Key) -> Finding:
@@ -149,10 +150,6 @@ class Zhang(RankedTrigger):
             return stamp(pixels, text_patch(self.text, (shape[0], shape[1], shape[2])))
         side = max(2, round(self.side * min(shape[1:])))
         return stamp(pixels, keyed_patch(side, shape[0], rng=stream(secret, "patch")))
-
-    def _unrelated(self, data: ImageSet, secret: bytes) -> Tensor:
-        """Return images of letters and digits."""
-        return glyph_images(self.count, data.shape, rng=stream(secret, "glyphs"))
 
     def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
         made = fresh_copy(model, self.start, rng=rng)
