@@ -142,7 +142,9 @@ def mlp_victim(parts: Study) -> Iterator[Net]:
 @pytest.fixture(scope="session")
 def hard() -> Study:
     """Return the parts of a study whose images are so noisy that a model errs on many of them: each has habits of its own."""
-    owner, attacker, probes, test = (blobs(n, seed, noise=90, name=f"noisy blobs {seed}") for n, seed in ((256, 10), (256, 11), (200, 12), (200, 13)))
+    owner, attacker, probes, test = (
+        blobs(n, seed, noise=90, name=f"noisy blobs {seed}") for n, seed in ((256, 10), (256, 11), (200, 12), (200, 13))
+    )
     return Study(owner=owner, attacker=attacker, probes=probes, test=test)
 
 

@@ -176,7 +176,10 @@ def test_protect_asks_for_the_siblings_it_was_told_of(shell: Callable[..., Any],
     assert options["calibrating"] == asked
     assert asked.wanted
     assert question.trained_on is None  # a set of its own, no part of --data
-    assert shell("protect", "sac", "--out-key", out, "--sibling-models", "d", "--start", "s", "--trained-on", "owner", "--nulls", "n").code == 0
+    assert (
+        shell("protect", "sac", "--out-key", out, "--sibling-models", "d", "--start", "s", "--trained-on", "owner", "--nulls", "n").code
+        == 0
+    )
     (_, _, question), options = world.called("enrol")
     assert (options["calibrating"].models, options["calibrating"].start, options["nulls"]) == (Path("d"), Path("s"), Path("n"))
     assert question.trained_on == "owner"
@@ -196,7 +199,12 @@ def test_verify_exit_codes(
     assert found.out.startswith(f"{decision.upper()}{' (weak evidence)' if code == 1 else ''}: ")
     assert (world.called("judge")[0][0], world.called("judge")[0][2]) == (suspect, "cnn")
     document = told(shell("verify", suspect, "--key", "k.mw", "--json").out)
-    assert (document["schema"], document["version"], document["decision"], document["exit_code"]) == ("modelward/verdict", 2, decision, code)
+    assert (document["schema"], document["version"], document["decision"], document["exit_code"]) == (
+        "modelward/verdict",
+        2,
+        decision,
+        code,
+    )
     assert document["misses"] == {"missed": 1, "tried": 20}
     quiet = shell("verify", suspect, "--key", "k.mw", "--quiet").out.splitlines()
     assert len(quiet) >= 2  # what a reader has to know first is never left out
@@ -239,8 +247,14 @@ def test_an_uncalibrated_verdict_says_not_measured(
         ({"p_value": 0.5, "decision": "not stolen"}, "0.5: 9 of 19 siblings of the owner's model are as close"),
         ({"p_value": 1.0}, "1: 19 of 19 siblings of the owner's model are as close"),
         ({"p_value": 1 / 200, "draws": 199, "draws_of": "other secrets"}, "0.005: none of 199 other secrets is as close"),
-        ({"p_value": 2e-9, "draws": 499_999_999, "draws_of": "exact distribution"}, "2e-09: the chance of such a match by luck, counted exactly"),
-        ({"decision": "related"}, "RELATED (weak evidence): s.safetensors and the model behind k.mw: one was made from the other, or both from a third."),
+        (
+            {"p_value": 2e-9, "draws": 499_999_999, "draws_of": "exact distribution"},
+            "2e-09: the chance of such a match by luck, counted exactly",
+        ),
+        (
+            {"decision": "related"},
+            "RELATED (weak evidence): s.safetensors and the model behind k.mw: one was made from the other, or both from a third.",
+        ),
         ({"decision": "not stolen"}, "and few thieves would be missed."),
         ({"decision": "undecided"}, "UNDECIDED: nothing can be concluded about s.safetensors with k.mw."),
     ],

@@ -406,7 +406,7 @@ def test_an_unrelated_accuser_wins_nothing(case: Enrolment) -> None:
     for accuser in farm.independents[:2]:
         his_own = stolen_from(accuser, farm.attacker, 3)
         siblings = farm.siblings  # the accuser learnt from the same images by the same recipe, or passes them off as his
-        model, key = method.protect(accuser, farm.data(method), secret=b"1" * 32, siblings=siblings, thieves=his_own, rng=generator(5))
+        _model, key = method.protect(accuser, farm.data(method), secret=b"1" * 32, siblings=siblings, thieves=his_own, rng=generator(5))
         accused = sum(case.ask(suspect, key).found for suspect in (farm.source, case.model, *case.thieves))
         assert accused == 0 or case.method.variant == "paper" or accused <= 1
 

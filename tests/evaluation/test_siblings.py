@@ -175,7 +175,10 @@ def test_a_crash_is_gone_on_with_where_it_happened(folder: Path, images: ImageSe
     store = Store(folder / "store")
     seeds = [cell.seed for cell in plan("kincode:train", images, 5, model=owner, store=store, tuning=0).ranked]
     (folder / "crash").write_text(str(seeds[2]))
-    with pytest.raises(ModelwardError, match=r"1 of 5 siblings failed, the first is number 3: --train kincode:train, seed \d+: it raised MemoryError: no room") as told:
+    with pytest.raises(
+        ModelwardError,
+        match=r"1 of 5 siblings failed, the first is number 3: --train kincode:train, seed \d+: it raised MemoryError: no room",
+    ) as told:
         made("kincode:train", images, owner, store, 5)
     assert "\n" not in str(told.value)
     assert [int(line.split()[0]) for line in lines(folder)] == seeds
@@ -258,7 +261,11 @@ def test_code_is_imported_only_when_it_is_named(folder: Path, images: ImageSet, 
     with pytest.raises(UnsafeFileError, match="kincode:train is code, and it is imported only when you name it"):
         by_code("kincode:train", owner, images, 1)
     store = Store(folder / "store")
-    for name, words in (("kinbroken:f", "importing it raised ModuleNotFoundError"), ("kinabsent:f", "cannot be found"), ("nocolon", "package.module:function")):
+    for name, words in (
+        ("kinbroken:f", "importing it raised ModuleNotFoundError"),
+        ("kinabsent:f", "cannot be found"),
+        ("nocolon", "package.module:function"),
+    ):
         with pytest.raises(ModelwardError, match=words):
             made(name, images, owner, store)
 
@@ -296,7 +303,9 @@ def test_siblings_by_recipe_begin_at_the_base_or_anew(tmp_path: Path, hard: Stud
     anew = made(still, images, original, store, 2)
     assert anew.start == "none"
     for model in anew.models:
-        assert not any(torch.allclose(a, b, atol=1e-3) for a, b in zip(model.parameters(), original.parameters(), strict=True) if a.ndim > 1)
+        assert not any(
+            torch.allclose(a, b, atol=1e-3) for a, b in zip(model.parameters(), original.parameters(), strict=True) if a.ndim > 1
+        )
     assert not any(torch.equal(a, b) for a, b in zip(anew.models[0].parameters(), anew.models[1].parameters(), strict=True) if a.ndim > 1)
     assert {*based.seeds}.isdisjoint(anew.seeds)
 
@@ -343,9 +352,20 @@ def test_matched_siblings_stop_where_they_know_as_much_as_the_owner(tmp_path: Pa
 
 
 def test_tuning_siblings_are_stolen_from_in_several_ways(tmp_path: Path, hard: Study, original: Net) -> None:
-    cells = plan(RECIPE, hard.owner.take(slice(64)), 2, model=original, store=Store(tmp_path), tuning=5, thief_images=hard.attacker, test=hard.test)
+    cells = plan(
+        RECIPE, hard.owner.take(slice(64)), 2, model=original, store=Store(tmp_path), tuning=5, thief_images=hard.attacker, test=hard.test
+    )
     assert len(cells.thefts) == 20 >= 14
     assert [sum(of == number for of, _, _ in cells.thefts) for number in range(5)] == [4] * 5
-    assert {spec.method for _, spec, _ in cells.thefts} >= {"ftal", "ftll", "rtal", "prune", "prune-ft", "quantise", "extract-l", "extract-p"}
+    assert {spec.method for _, spec, _ in cells.thefts} >= {
+        "ftal",
+        "ftll",
+        "rtal",
+        "prune",
+        "prune-ft",
+        "quantise",
+        "extract-l",
+        "extract-p",
+    }
     assert len({cell.key for cell in cells.cells}) == 27
     assert not {id(cell) for cell in cells.ranked} & {id(cell.inputs["victim"]) for _, _, cell in cells.thefts}

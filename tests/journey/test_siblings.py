@@ -107,7 +107,20 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answe
     return ran
 
 
-GIVEN = ("--model", "model.safetensors", "--arch", "ownnet:net", "--size", "8,8", "--data", "heldout.npz", "--set", "count=100", "--jobs", "1")
+GIVEN = (
+    "--model",
+    "model.safetensors",
+    "--arch",
+    "ownnet:net",
+    "--size",
+    "8,8",
+    "--data",
+    "heldout.npz",
+    "--set",
+    "count=100",
+    "--jobs",
+    "1",
+)
 TRAIN = ("--train", "ownnet:train", "--siblings", "19", "--trained-on", "trained.npz")
 
 
@@ -139,7 +152,9 @@ def test_a_thief_is_related_and_with_an_older_commitment_stolen(key: Path, run: 
     found = run(*ask)
     assert found.code == 1, found.out
     words = " ".join(found.out.split())
-    assert words.startswith("RELATED (weak evidence): thief.safetensors and the model behind owner.mw: one was made from the other, or both from a third.")
+    assert words.startswith(
+        "RELATED (weak evidence): thief.safetensors and the model behind owner.mw: one was made from the other, or both from a third."
+    )
     assert "By the owner's word training began at weights drawn anew" in words
     assert "none of 19 siblings of the owner's model is as close" in words
     assert "a commitment shows whose date is older" in words
@@ -190,7 +205,10 @@ def test_whoever_checks_the_evidence_brings_the_day_and_is_shown_the_model(folde
         assert (found.code, json.loads(found.out)["verdict"]["decision"]) == (code, decision), more
     other = run(*check, "--model", "stranger.safetensors", "--arch", "ownnet:net")
     assert other.code == 2
-    assert "the model that was shown is not the one that the key in case.bundle names" in json.loads(other.out or "{}").get("error", "") + other.err
+    assert (
+        "the model that was shown is not the one that the key in case.bundle names"
+        in json.loads(other.out or "{}").get("error", "") + other.err
+    )
     unknown = run("evidence", "check", "case.bundle", "--released", LATER)
     assert (unknown.code, "signer unknown" in unknown.out) == (3, True)
     assert (folder / "case.bundle").stat().st_mode & 0o777 == 0o600
@@ -209,7 +227,9 @@ def test_whoever_checks_the_evidence_brings_the_day_and_is_shown_the_model(folde
         (("--train", "ownnet:trane", *TRAIN[2:], "--base", "none"), "did you mean 'train'"),
     ],
 )  # fmt: skip
-def test_what_is_missing_is_said_with_the_option_that_brings_it(words: tuple[str, ...], told: str, folder: Path, run: Callable[..., Answer]) -> None:
+def test_what_is_missing_is_said_with_the_option_that_brings_it(
+    words: tuple[str, ...], told: str, folder: Path, run: Callable[..., Answer]
+) -> None:
     found = run("protect", "sac-jc", *GIVEN, *words, "--out-key", folder / "never.mw")
     assert found.code in {2, 4}
     assert told in found.err
@@ -224,7 +244,21 @@ def test_a_base_of_another_architecture_is_refused(folder: Path, run: Callable[.
 
 
 def test_a_dry_run_trains_nothing(folder: Path, run: Callable[..., Answer]) -> None:
-    found = run("protect", "sac-jc", *GIVEN, *TRAIN[:2], "--siblings", "39", *TRAIN[4:], "--base", "none", "--out-key", folder / "never.mw", "--dry-run", "--json")
+    found = run(
+        "protect",
+        "sac-jc",
+        *GIVEN,
+        *TRAIN[:2],
+        "--siblings",
+        "39",
+        *TRAIN[4:],
+        "--base",
+        "none",
+        "--out-key",
+        folder / "never.mw",
+        "--dry-run",
+        "--json",
+    )
     assert found.code == 0
     told = json.loads(found.out)
     assert told["cells"] == 39 + 5 + 20

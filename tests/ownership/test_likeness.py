@@ -34,7 +34,7 @@ def suspect_of(kind: str, candidates: Tensor, seed: int) -> Tensor:
         "plain": lambda: plain, "scaled down": lambda: 1e-6 * plain, "scaled up": lambda: 1e3 * plain,
         "over-confident": lambda: 1e4 * plain, "constant": lambda: torch.tensor([5.0, *[0.0] * (shape[1] - 1)]).double().expand(shape).clone(),
         "zero": lambda: torch.zeros(shape, dtype=torch.float64), "rounded": lambda: plain.softmax(1).mul(10).round().div(10).clamp_min(1e-9).log(),
-        "a candidate": lambda: candidates[0].clone(), "the mean": lambda: candidates.mean(0),
+        "a candidate": candidates[0].clone, "the mean": lambda: candidates.mean(0),
     }  # fmt: skip
     return made[kind]()
 
@@ -104,7 +104,9 @@ def test_the_length_of_a_deviation_says_nothing(sizes: tuple[int, int, int, int]
 
 @settings(deadline=None, max_examples=40)
 @given(sizes, st.data())
-def test_structure_is_blind_to_names_of_classes_and_takes_other_numbers_of_them(sizes: tuple[int, int, int, int], data: st.DataObject) -> None:
+def test_structure_is_blind_to_names_of_classes_and_takes_other_numbers_of_them(
+    sizes: tuple[int, int, int, int], data: st.DataObject
+) -> None:
     candidates = drawn(sizes)
     renamed = candidates[0][:, torch.tensor(data.draw(st.permutations(range(candidates.shape[2]))))]
     assert torch.allclose(structure(renamed, list(candidates)), structure(candidates[0], list(candidates)), atol=1e-9)

@@ -64,7 +64,11 @@ def figures(right: int = 900, confidence: float = 0.8, error: float = 0.05) -> F
 def test_an_owner_like_his_siblings_passes_and_another_recipe_does_not() -> None:
     drawn = [figures(900 + 5 * (i % 5), 0.8 + 0.01 * (i % 4), 0.05 + 0.01 * (i % 3)) for i in range(19)]
     assert odd_one_out([figures(907, 0.815, 0.06), *drawn], 0) == []
-    for odd, what in ((figures(980, 0.815, 0.06), "accuracy"), (figures(907, 0.95, 0.06), "confidence"), (figures(907, 0.81, 0.3), "error")):
+    for odd, what in (
+        (figures(980, 0.815, 0.06), "accuracy"),
+        (figures(907, 0.95, 0.06), "confidence"),
+        (figures(907, 0.81, 0.3), "error"),
+    ):
         (said,) = odd_one_out([*drawn[:5], odd, *drawn[5:]], 5)
         assert said.startswith("Uncalibrated: the siblings were not trained as your model was")
         assert what in said
@@ -91,9 +95,9 @@ def test_of_own_recipe_the_guard_refuses_one_in_a_hundred(siblings: int) -> None
 
 def test_holm_needs_more_of_the_smallest_of_many_figures() -> None:
     drawn = [figures(confidence=0.8 + 0.01 * (i % 5 - 2)) for i in range(19)]
-    level = [c for c in (i / 1000 for i in range(800, 900)) if odd_one_out([figures(confidence=c), *drawn], 0)][0]
+    level = next(c for c in (i / 1000 for i in range(800, 900)) if odd_one_out([figures(confidence=c), *drawn], 0))
     alone = [dataclasses.replace(one, right={}, error=0.0) for one in drawn]
-    single = [c for c in (i / 1000 for i in range(800, 900)) if odd_one_out([dataclasses.replace(alone[0], confidence=c), *alone], 0)][0]
+    single = next(c for c in (i / 1000 for i in range(800, 900)) if odd_one_out([dataclasses.replace(alone[0], confidence=c), *alone], 0))
     assert single < level
 
 

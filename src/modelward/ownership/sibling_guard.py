@@ -139,11 +139,15 @@ def near_copies(members: Sequence[Mapping[str, Any]], answers: Tensor, own: int)
     if len(soft) < 3:
         return []
     others = torch.cat([away[own, :own], away[own, own + 1 :]])
-    usual = max(float(upper.median()), float(others.median()) / 2)  # nineteen copies of one sibling are usual to each other, not to the owner's model
+    usual = max(
+        float(upper.median()), float(others.median()) / 2
+    )  # nineteen copies of one sibling are usual to each other, not to the owner's model
     if float(upper.min()) < usual / 2:
         first, second = divmod(int((away + torch.diag(torch.full((len(soft),), torch.inf, dtype=away.dtype))).argmin()), len(soft))
         who = "a sibling and the owner's model" if own in {first, second} else "two siblings"
-        return [f"Near copies: {who} answer {float(upper.min()):.3g} apart, siblings usually {usual:.3g}; draws are trained each by itself."]
+        return [
+            f"Near copies: {who} answer {float(upper.min()):.3g} apart, siblings usually {usual:.3g}; draws are trained each by itself."
+        ]
     apart = _spread(answers)
     return [ALL_ALIKE.format(apart=apart)] if apart < BARELY else []
 
