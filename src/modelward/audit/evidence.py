@@ -6,7 +6,7 @@ import base64
 import datetime as dt
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,8 @@ def make_bundle(
 
 
 def check_bundle(
-    data: bytes, *, trusted: bytes | None = None, roots: bytes = b"", released: str | None = None, model: nn.Module | None = None,
-    siblings: Path | None = None, arch: str | None = None, name: str = "the bundle",
+    data: bytes, *, trusted: bytes | None = None, roots: bytes = b"", released: str | None = None,
+    model: nn.Module | Callable[[Key], nn.Module] | None = None, siblings: Path | None = None, arch: str | None = None, name: str = "the bundle",
 ) -> Checked:  # fmt: skip
     """Return what a bundle is worth: its signature, and the verdict computed again from its answers.
 
@@ -134,7 +134,7 @@ def check_bundle(
     released
         the day on which the checker first saw the suspect; the bundle's own counts for nothing.
     model
-        the claimant's model: without it no fingerprint says "related".
+        the claimant's model, or what reads it given the key in the bundle: without it no fingerprint says "related".
     siblings, arch
         a folder with the siblings that the key names, to ask them again, and their architecture where their files do not say it.
 
@@ -149,16 +149,22 @@ def check_bundle(
     """
     payload, public = open_envelope(data, trusted=trusted, name=name)
     statement = parse_document(payload, SCHEMA, VERSION, name=name)
+    if statement["version"] != VERSION:
+        message = (
+            f"{name} was made by an older modelward, whose verdicts counted other draws: verify the suspect again with a key that has them"
+        )
+        raise FormatError(message)
     try:
         key, observed, committed = _content(statement, name)
         found = weigh(observed, key, committed)
         _require_same(found, statement["verdict"], name)
-        if model is not None and state_digest(model) != key.model_digest:
-            message = f"the model that was shown is not the one that the key in {name} names: their digests differ"
+        shown = model if model is None or isinstance(model, nn.Module) else model(key)
+        if shown is not None and state_digest(shown) != key.model_digest:
+            message = f"the model that was shown is not the one that the key in {name} names: their digests differ (show it with the options that it was enrolled with)"
             raise InputError(message)
         own = None if committed is None else replace(committed, roots=roots or committed.roots, released=released)
         told = UNASKED if siblings is None else str(ask_siblings(key, siblings, arch))
-        verdict = weigh(observed, key, own, shown=model is not None)
+        verdict = weigh(observed, key, own, shown=shown is not None)
         if key.facts.get("draws", {}).get("of") == "siblings":
             verdict = replace(verdict, headlines=(*verdict.headlines, told))
         notes = _notes(statement, key, own, own_roots=bool(roots))

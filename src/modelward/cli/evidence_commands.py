@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,8 +16,11 @@ from modelward.cli.verdict_screen import EXIT_CODES, verdict_facts
 from modelward.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from modelward.audit.committing import Committed
     from modelward.audit.evidence import Checked
+    from modelward.core.key import Key
 
 UNKNOWN = 3
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Evidence that verify wrote.", show_default=False)]
@@ -138,7 +141,7 @@ def evidence_keygen(options: Options, *, passphrase_file: PassphraseFile = None,
 
 def evidence_check(
     options: Options, bundle: Bundle, *, trusted_key: Trusted = None, tsa_root: TsaRoot = None, released: Released = None,
-    model: Claimed = None, sibling_models: AskAgain = None, arch: Arch = None, summary: Summary = None,
+    model: Claimed = None, sibling_models: AskAgain = None, arch: Arch = None, summary: Summary = None, convention: Any = None,
 ) -> int:  # fmt: skip
     """Check an evidence bundle: its signature, and its verdict computed again from the answers in it.
 
@@ -153,16 +156,27 @@ def evidence_check(
         from modelward.io.timestamps import CAP as ROOT_CAP
         from modelward.keys.evidence import CAP, read_public
         from modelward.keys.grants import require_day
-        from modelward.models import load_model
 
         checked = check_bundle(
             read_bytes(bundle, cap=CAP), trusted=None if trusted_key is None else read_public(trusted_key),
             roots=b"" if tsa_root is None else read_bytes(tsa_root, cap=ROOT_CAP), released=require_day(released),
-            model=None if model is None else load_model(model, arch).model, siblings=sibling_models, arch=arch, name=bundle.name,
+            model=None if model is None else lambda key: _claimed(model, arch, key, convention), siblings=sibling_models, arch=arch, name=bundle.name,
         )  # fmt: skip
     code = EXIT_CODES[checked.verdict.decision.value] if checked.known else UNKNOWN
     _tell_evidence(checked, bundle, summary, code, as_json=options.as_json)
     return code
+
+
+def _claimed(path: Path, arch: str | None, key: Key, convention: Any) -> nn.Module:
+    """Return the claimant's model as a net for the images that the key asks."""
+    from modelward.audit.judging import asked_images
+    from modelward.models import load_model
+
+    images = asked_images(key)
+    if images is None:
+        return load_model(path, arch, convention=convention).model
+    channels, height, width = images.shape[1:]
+    return load_model(path, arch, size=(height, width), like=(channels, height, width), convention=convention).model
 
 
 def _tell_evidence(checked: Checked, bundle: Path, target: Path | None, code: int, *, as_json: bool) -> None:

@@ -147,8 +147,8 @@ def gathered(made: Plan, run: Run, store: Store, *, least: int = 1) -> Siblings:
     if len(good) < least:
         one = failed[0]
         message = (
-            f"{len(failed)} of {len(made.ranked)} siblings failed, the first is number {one.number}: {one.why}; mend it, and the same command goes on "
-            "there"
+            f"{len(failed)} of {len(made.ranked)} siblings failed, the first is number {one.number}: {one.why}; the same command goes on there, "
+            "unless the code is changed: siblings of other code are trained anew"
         )
         raise ModelwardError(message)
     models = [_model(cell, run, store) for cell in good]
@@ -245,6 +245,6 @@ def recipe_of(facts: Mapping[str, str]) -> Recipe | None:
         return None
     try:
         return Recipe(**json.loads(facts["recipe"]))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UsageError) as error:
         message = f"the model's file carries a recipe that cannot be read: {error}"
         raise InputError(message) from error

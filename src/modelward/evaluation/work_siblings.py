@@ -44,8 +44,15 @@ def train(job: Job) -> Outcome:
         made = matched(Recipe(**recipe), owner, start, images, job.seed)
     else:
         made = by_recipe(Recipe(**recipe), owner, start, images, job.seed)
+    require_trained(made)
     packed = pack_model(made, {"accuracy": str(accuracy(made, images.few(2000)))})
     return Outcome([], packed.arrays, packed.facts)
+
+
+def require_trained(made: nn.Module) -> None:
+    """Raise `InputError` when a sibling's weights are no numbers: it diverged, and its answers would be no draw of anything."""
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in made.state_dict().values() if tensor.is_floating_point()):
+        raise InputError("training diverged: the sibling's weights are not finite")
 
 
 def by_recipe(recipe: Recipe, owner: nn.Module, start: nn.Module | None, images: ImageSet, seed: int) -> nn.Module:
