@@ -160,7 +160,10 @@ def check_bundle(
         _require_same(found, statement["verdict"], name)
         shown = model if model is None or isinstance(model, nn.Module) else model(key)
         if shown is not None and state_digest(shown) != key.model_digest:
-            message = f"the model that was shown is not the one that the key in {name} names: their digests differ (show it with the options that it was enrolled with)"
+            message = (
+                f"the model that was shown is not the one that the key in {name} names: their digests differ (show it with the options that it was "
+                "enrolled with)"
+            )
             raise InputError(message)
         own = None if committed is None else replace(committed, roots=roots or committed.roots, released=released)
         told = UNASKED if siblings is None else str(ask_siblings(key, siblings, arch))

@@ -35,8 +35,6 @@ class Kit:
         tensors that are one for all candidates.
     each
         tensors with one entry a candidate, in the order of `Candidates`.
-    used
-        positions of the enrolment images that the probes were made from.
     make
         what makes ``each`` for one further model, given the place it stands in for among the tuning siblings.
     facts
@@ -45,7 +43,6 @@ class Kit:
 
     shared: Mapping[str, Tensor]
     each: Mapping[str, Tensor]
-    used: Tensor
     make: Callable[[nn.Module, int], Mapping[str, Tensor]]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -72,8 +69,8 @@ class Fingerprint(OwnershipMethod):
         del secret
         candidates = Candidates.of(model, siblings)
         kit = self._enrol(candidates, data, rng=rng)
-        left = spread(data, kit.used)
-        clean = (left or data).few(CLEAN)
+        shown = torch.arange(min(CLEAN, len(data))) * len(data) // min(CLEAN, len(data))  # spread evenly, and chosen by no model's answers
+        clean, left = data.take(shown), spread(data, shown)
         answers = candidates.answers(clean.pixels)
         if len({tuple(logits.shape) for logits in answers}) > 1:
             raise InputError("the siblings answer with another number of classes than the model: they are not by the same code")

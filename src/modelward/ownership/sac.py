@@ -133,11 +133,9 @@ class SAC(Fingerprint):
 
     def _enrol(self, candidates: Candidates, data: ImageSet, *, rng: torch.Generator) -> Kit:
         most = POOL[self.variant] * self.wanted
-        where = torch.randperm(len(data), generator=rng)[:most]
-        part = data.take(where)
+        part = data.take(torch.randperm(len(data), generator=rng)[:most])
         pool = mixture(part, rng=rng) if self.kind == "mixed" else copies(part, self.corruption, self.levels, rng=rng)
-        kept = torch.randperm(len(pool), generator=rng)[:most]
-        pool, where = pool.take(kept), where.repeat(len(pool) // len(part))[kept]
+        pool = pool.take(torch.randperm(len(pool), generator=rng)[:most])
         seen = candidates.answers(pool.pixels)
         chosen = select(pool, self.kind, self.wanted, answers=seen, rng=rng)
         same = self.kind not in {"cutmix", "noise"}  # the probes are images of the pool as they are
@@ -147,7 +145,7 @@ class SAC(Fingerprint):
         def make(model: nn.Module, _: int) -> dict[str, Tensor]:
             return {"answers": predict(model, chosen.pixels)}
 
-        return Kit(shared, {"answers": torch.stack(answers)}, where[chosen.index], make, {"pool": {"name": pool.name, "size": len(pool)}})
+        return Kit(shared, {"answers": torch.stack(answers)}, make, {"pool": {"name": pool.name, "size": len(pool)}})
 
     def _figures(self, key: Key, nulls: Sequence[nn.Module], thieves: Sequence[nn.Module]) -> dict[str, Any]:
         """Return the paper's threshold in every view: midway between the means of validation thieves and null models."""

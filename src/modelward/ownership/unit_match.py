@@ -62,7 +62,7 @@ class UnitMatch(Fingerprint):
             return {f"{PREFIX}{name}": tensor.half() for name, tensor in weights_of(model).items()}
 
         each = [make(model, 0) for model in candidates.models]
-        return Kit({}, {name: torch.stack([one[name] for one in each]) for name in each[0]}, torch.zeros(0, dtype=torch.int64), make)
+        return Kit({}, {name: torch.stack([one[name] for one in each]) for name in each[0]}, make)
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
         stored = {name.removeprefix(PREFIX): tensor.float() for name, tensor in key.tensors.items() if name.startswith(PREFIX)}

@@ -69,7 +69,7 @@ class WeightDistance(Fingerprint):
             return {f"{PREFIX}{name}": tensor.half() for name, tensor in self._some(weights_of(model)).items()}
 
         each = [make(model, 0) for model in candidates.models]
-        return Kit({}, {name: torch.stack([one[name] for one in each]) for name in each[0]}, torch.zeros(0, dtype=torch.int64), make)
+        return Kit({}, {name: torch.stack([one[name] for one in each]) for name in each[0]}, make)
 
     def _some(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights at the places that are kept, flat: those of one shape are the same for every model."""
