@@ -19,7 +19,9 @@ from modelward.core.families import OwnershipMethod
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.rng import generator
+from modelward.core.siblings import Siblings
 from modelward.core.suspect import Access, Suspect
+from modelward.core.verdict import Decision
 from modelward.keys import read_key, write_key
 from modelward.models import Net, build
 
@@ -27,7 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ipguard": {"k": 0.0, "steps": 20, "lr": 0.05, "variant": "paper"}, "cae": {"surrogates": 2, "epochs": 1, "mixes": 0, "steps": 5, "lr": 0.05},
     "sac": {}, "sac-jc": {}, "zhang": {"epochs": 1, "kind": "noise"}, "adi": {"epochs": 1}, "additional-class": {"epochs": 1, "checks": 8},
     "frontier": {"epochs": 1}, "ewe": {"epochs": 1, "batch": 32, "side": 3, "rounds": 1}, "uchida": {"epochs": 1, "bits": 24},
-    "deepmarks": {"epochs": 1, "users": 7}, "passport": {"epochs": 1, "checks": 8}, "infip": {"references": 1, "count": 10},
+    "deepmarks": {"epochs": 1, "users": 7}, "passport": {"epochs": 1, "checks": 8}, "infip": {"count": 10},
 }  # fmt: skip
 ARCHS = {"passport": "cnn:width=4"}
 NAMES = sorted(name for name, kind in catalogue().items() if issubclass(kind, OwnershipMethod) and kind.__module__.startswith("modelward."))
@@ -49,7 +51,7 @@ class Case:
 
 @pytest.fixture(scope="module")
 def cases(make_blobs: Callable[..., ImageSet], train_net: Callable[..., Net]) -> dict[str, Case]:
-    """Return a case a method, calibrated on nets that were hardly trained."""
+    """Return a case a method, with siblings that were hardly trained."""
     images = make_blobs(80, 3, noise=75)
     made = {}
     for name in NAMES:
@@ -61,7 +63,8 @@ def cases(make_blobs: Callable[..., ImageSet], train_net: Callable[..., Net]) ->
         nulls = [
             build(arch, classes=len(images.classes), channels=images.shape[0], size=images.shape[1:], rng=generator(i)) for i in range(21)
         ]
-        model, key = method.protect(source, images, nulls=nulls, thieves=[source], rng=generator(0))
+        family = Siblings(models=tuple(nulls[:4]), start="none", origin="code", images=images, seeds=(1, 2, 3, 4))
+        model, key = method.protect(source, images, siblings=family, nulls=nulls, thieves=[source], rng=generator(0))
         assert isinstance(model, Net)
         made[name] = Case(method, key, model)
     return made
@@ -114,12 +117,14 @@ def test_altered_facts_give_a_verdict_or_one_sentence(name: str, data: st.DataOb
 @pytest.mark.parametrize("name", NAMES)
 def test_what_verification_reads_is_missed(name: str, cases: dict[str, Case], tmp_path: Path) -> None:
     case = cases[name]
-    for path in (("settings",), ("scores",)):
-        write_key(tmp_path / "k.mw", altered(case.key, path, None, drop=True))  # resealed: its digests are right
-        with pytest.raises(FormatError, match=rf"this {name} key lacks '{path[0]}.*enrol the model again"):
-            case.method.verify(case.suspect, read_key(tmp_path / "k.mw"))
+    write_key(tmp_path / "k.mw", altered(case.key, ("settings",), None, drop=True))  # resealed: its digests are right
+    with pytest.raises(FormatError, match=rf"this {name} key lacks 'settings'.*enrol the model again"):
+        case.method.verify(case.suspect, read_key(tmp_path / "k.mw"))
     with pytest.raises(FormatError, match=f"'settings' of this {name} key is no table"):
         case.method.verify(case.suspect, altered(case.key, ("settings",), [1], drop=False))
+    old = case.method.verify(case.suspect, altered(case.key, ("draws",), None, drop=True))
+    assert old.decision is Decision.UNDECIDED
+    assert old.caveats[0].startswith("The key was made before calibration by siblings and other secrets: enrol again")
     for array in case.key.tensors:
         if array in {"probes", "answers"}:
             rest = {other: tensor for other, tensor in case.key.tensors.items() if other != array}
