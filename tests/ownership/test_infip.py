@@ -45,7 +45,10 @@ def keys(victim: Net, parts: Study, nulls: Nulls) -> dict[str, Key]:
     """Return a key of each kind."""
     methods = {"hardened": InFIP(count=20), "paper": InFIP(count=20, variant="paper"), "dtd": InFIP(count=20, rules=("dtd",), pool=3)}
     family = Siblings(models=tuple(nulls[:8]))
-    return {name: method.protect(victim, parts.probes, siblings=family, nulls=nulls[8:], rng=generator(0))[1] for name, method in methods.items()}
+    return {
+        name: method.protect(victim, parts.probes, siblings=family, nulls=nulls[8:], rng=generator(0))[1]
+        for name, method in methods.items()
+    }
 
 
 def statistic(model: nn.Module, key: Key) -> float:
@@ -128,7 +131,8 @@ def test_probes_are_chosen_where_the_maps_of_the_candidates_differ(victim: Net, 
 
 def test_probes_and_classes_are_those_of_most_candidates(parts: Study, nulls: Nulls) -> None:
     keys = [
-        InFIP(count=20).protect(one, parts.probes, siblings=[net for net in nulls[:4] if net is not one], rng=generator(0))[1] for one in nulls[:4]
+        InFIP(count=20).protect(one, parts.probes, siblings=[net for net in nulls[:4] if net is not one], rng=generator(0))[1]
+        for one in nulls[:4]
     ]
     for key in keys[1:]:  # whose role is the owner's changes nothing that is asked
         for name in ("probes", "labels", "maps"):

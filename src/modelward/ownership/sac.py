@@ -183,8 +183,8 @@ class SAC(Fingerprint):
         notes = () if view == self.statistic_view else (f"Only {NAMES[view]} were answered; the {view} view of the same probes was used.",)
         if self.variant == "paper":
             found = self._paper(answers, key, view, are_logits=observed.access is Access.WEIGHTS)
-            limits = key.facts.get("paper_threshold", {})
-            limit = float(limits[view]) if view in limits else None
+            limits = key.fact(dict, "paper_threshold") if "paper_threshold" in key.facts else {}
+            limit = float(key.fact(float, "paper_threshold", view)) if view in limits else None
             return found, Finding(0.0, f"correlation distance ({view})", ceiling=limit, notes=notes)
         if view == "label":
             labels = answers if answers.ndim == 1 else answers.argmax(1)
