@@ -124,7 +124,8 @@ class Fingerprint(OwnershipMethod):
         return {}
 
     def _judge(self, observed: Observation, key: Key) -> Finding:
-        found, family = self._finding(observed, key), family_of(key, key.tensor("clean_answers"))
+        family = family_of(key, key.tensor("clean_answers"))  # first, since it knows whether the owner's place is one
+        found = self._finding(observed, key)
         return replace(found, doubts=(*family.doubts, *found.doubts), headlines=(*family.headlines, *found.headlines))
 
     def _finding(self, observed: Observation, key: Key) -> Finding:

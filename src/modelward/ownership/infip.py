@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.claims import Claim, withstands
 from modelward.core.deciding import Finding
-from modelward.core.errors import InputError, UsageError
+from modelward.core.errors import FormatError, InputError, UsageError
 from modelward.core.images import ImageSet
-from modelward.core.key import Key
+from modelward.core.key import REMEDY, Key
 from modelward.core.ownership import Attack, Observation
 from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import ALPHA
@@ -192,16 +192,25 @@ class InFIP(Fingerprint):
 
     def _distances(self, observed: Observation, key: Key) -> tuple[Tensor, Finding]:
         alike = self._alike(observed, key)
-        own, limit = int(key.fact(float, "draws", "own")), key.facts.get("ceiling")
+        own, limit = int(key.fact(float, "draws", "own")), None
+        if key.facts.get("ceiling") is not None:
+            limit = float(key.fact(float, "ceiling"))
         rules = ", ".join(f"{rule} {float(1 - values.mean()):.4f}" for rule, values in zip(self._rules, alike[own], strict=True))
         notes = (f"By rule: {rules}.",) if alike.shape[1] > 1 else ()
         if len(alike) > 1 and key.fact(float, "random last layer") <= ALPHA + 1e-12:
             notes = (*notes, FAITHLESS)
         measure = "SSIM" if key.variant == "paper" else "centred cosine"
         distances = torch.round(1 - alike.mean((1, 2)), decimals=12)
-        nulls = [
-            sum(scores) / len(scores) for scores in zip(*(rule["nulls"] for rule in key.facts.get("by rule", {}).values()), strict=False)
-        ]
+        nulls = self._nulls(key)
         chance = lower_tail(float(distances[own]), nulls) if len(nulls) >= FEWEST else None
         name = f"1 - mean {measure} of relevance maps ({alike.shape[2]} probes)"
-        return distances, Finding(0.0, name, ceiling=None if limit is None else float(limit), notes=notes, parametric_p=chance)
+        return distances, Finding(0.0, name, ceiling=limit, notes=notes, parametric_p=chance)
+
+    def _nulls(self, key: Key) -> list[float]:
+        """Return what each null model scored, the mean over the rules; raises `FormatError` for what are no scores."""
+        rows = [key.fact(list, "by rule", rule, "nulls") for rule in key.fact(dict, "by rule")]
+        try:
+            return [float(value) for value in torch.tensor(rows, dtype=torch.float64).mean(0)] if rows else []
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            message = f"'by rule' of this {key.method} key are no scores: {REMEDY}"
+            raise FormatError(message) from error

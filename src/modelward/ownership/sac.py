@@ -184,8 +184,8 @@ class SAC(Fingerprint):
         notes = () if view == self.statistic_view else (f"Only {NAMES[view]} were answered; the {view} view of the same probes was used.",)
         if self.variant == "paper":
             found = self._paper(answers, key, view, are_logits=observed.access is Access.WEIGHTS)
-            limits = key.facts.get("paper_threshold", {})
-            limit = float(limits[view]) if view in limits else None
+            limits = key.fact(dict, "paper_threshold") if "paper_threshold" in key.facts else {}
+            limit = float(key.fact(float, "paper_threshold", view)) if view in limits else None
             return found, Finding(0.0, f"correlation distance ({view})", ceiling=limit, notes=notes)
         logits = observed.access is Access.WEIGHTS
         theirs = [_features(one, view, are_logits=True) for one in candidates]

@@ -43,10 +43,11 @@ class Figures:
             told = member["figures"]
             right = {str(name): (int(pair[0]), int(pair[1])) for name, pair in told["right"].items()}
             found = cls(right, float(told["confidence"]), float(told["error"]), float(told["chance"]))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             message = f"a sibling of this key has no figures: {REMEDY}"
             raise FormatError(message) from error
-        if not all(0 <= hits <= n and n > 0 for hits, n in right.values()) or not all(map(math.isfinite, (found.confidence, found.error))):
+        counts = all(0 <= hits <= n and 0 < n <= 2**53 for hits, n in right.values())
+        if not counts or not all(map(math.isfinite, (found.confidence, found.error, found.chance))):
             message = f"the figures of a sibling of this key make no sense: {REMEDY}"
             raise FormatError(message)
         return found
