@@ -95,6 +95,12 @@ ROWS = (
     Row("reverse-lock", {"share": 0.02}, random=False),
     Row("reverse-lock", {"share": 0.02, "rule": "layer", "norms": False}, random=False),
     Row("fill-outliers", {"shares": [0.05]}, random=False),
+    Row("equal-values", random=False, steps=1, epochs=0),  # the victim has no equal values
+    Row("value-clusters", {"epochs": 2, "sizes": [2], "around": 2, "level": 0.9}),
+    Row("nearest-sibling", {"epochs": 2, "share": 0.05, "sibling_epochs": 1}),
+    Row("gradient-fill", {"share": 0.02}, random=False),
+    Row("layer-ridge", {"cut": 2}, random=False, steps=1),
+    Row("clip-outliers", {"epochs": 2, "batch": 16, "keep": 0.9}),
     Row("head-surgery", {"how": "remap", "images": 64}, random=False),
     still("wrap-blur", kind="median"),
     still("wrap-jpeg", quality=50),
