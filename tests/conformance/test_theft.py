@@ -94,6 +94,7 @@ ROWS = (
     Row("undo-gradient", {"steps": 3, "points": 3}, random=False, steps=3),
     Row("reverse-lock", {"share": 0.02}, random=False),
     Row("reverse-lock", {"share": 0.02, "rule": "layer", "norms": False}, random=False),
+    Row("reverse-lock", {"share": 0.02, "rule": "swap", "each": 4}, random=False),
     Row("fill-outliers", {"shares": [0.05]}, random=False),
     Row("equal-values", random=False, steps=1, epochs=0),  # the victim has no equal values
     Row("value-clusters", {"epochs": 2, "sizes": [2], "around": 2, "level": 0.9}),

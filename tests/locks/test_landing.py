@@ -6,12 +6,11 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import hypergeom, ks_2samp
+from scipy.stats import ks_2samp
 from torch import Tensor, nn
 
 from modelward.attacks.theft import ClipOutliers, EqualValues, GradientFill, LayerRidge, NearestSibling, ValueClusters
@@ -31,6 +30,7 @@ from modelward.marking.saliency import Saliency, bits_of, lockable
 from modelward.marking.swaps import by_swap
 from modelward.models import Net
 from modelward.models.assembly import pack, unpack
+from modelward.reproduce.advparams_look import found_by_chance
 from modelward.training import accuracy
 
 TRIES = 20
@@ -44,15 +44,8 @@ def places(key: Key) -> dict[str, Tensor]:
 
 
 def chance(thief: Filling, locked: nn.Module, key: Key) -> float:
-    """Return the chance that whoever flags as many entries of each tensor blindly hits as many moved ones: exact, a sum of hypergeometric counts."""
-    tensors, moved = lockable(locked, statistics=True), places(key)
-    flags, hits, counts = thief.flag(tensors), 0, np.ones(1)
-    for name, where in moved.items():
-        flagged = flags.get(name, torch.zeros(tensors[name].numel(), dtype=torch.bool))
-        hits += int(flagged[where].sum())
-        known = np.arange(min(len(where), int(flagged.sum())) + 1)
-        counts = np.convolve(counts, hypergeom.pmf(known, len(flagged), len(where), int(flagged.sum())))
-    return float(counts[hits:].sum())
+    """Return the chance that whoever flags as many entries of each tensor blindly hits as many moved ones."""
+    return found_by_chance(thief.flag(lockable(locked, statistics=True)), places(key))[1]
 
 
 def tries(method: AdvParams, model: nn.Module, parts: Study) -> list[tuple[nn.Module, Key]]:

@@ -124,7 +124,7 @@ class AdvParams(ModelLock):
     )
     small: ClassVar[Mapping[str, Any]] = {"share": 0.01, "images": 64}
 
-    share: float = 0.005
+    share: float = 0.01
     layers: int = 5
     per_layer: int = 12
     step: float = 1.0
@@ -229,6 +229,7 @@ class AdvParams(ModelLock):
             Attack("undo-gradient", {}, "true"),
             Attack("reverse-lock", {}, "true"),
             Attack("reverse-lock", {"rule": "layer"}, "true"),
+            Attack("reverse-lock", {"rule": "swap", "share": 0.01, "each": 4}, "true"),
             Attack("fill-outliers", {}, "true"),
             Attack("equal-values", {}, "true"),
             Attack("value-clusters", {}, "true"),

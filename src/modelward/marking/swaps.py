@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from modelward.marking.moves import Move
+from modelward.marking.moves import UP, Move
 from modelward.marking.saliency import Saliency
 
 FOREMOST = 32  # entries a tensor by each of four orders that are tried against each other
 
 
 def by_swap(
-    tensors: Mapping[str, Tensor], saliency: Saliency, *, each: int = 2, barred: Mapping[str, Tensor] | None = None
+    tensors: Mapping[str, Tensor], saliency: Saliency, *, each: int = 2, way: int = UP, barred: Mapping[str, Tensor] | None = None
 ) -> Iterator[Move]:
     r"""Exchange the values of two entries of one tensor, in place, each time of those whose exchange is worth most; yield both moves.
 
@@ -26,6 +26,8 @@ def by_swap(
     ----------
     each
         so many entries for every gradient; an odd number is rounded down, 2 at least.
+    way
+        ``UP`` climbs the loss, ``DOWN`` descends.
     barred
         bool tensors (n,) of entries that stay where they are, by tensor.
 
@@ -47,7 +49,7 @@ def by_swap(
     while idle < len(saliency.moods):  # some looks have a gradient for nothing that is left
         loss, grads = saliency.gradients(number)
         ranked = sorted(
-            (found for name in grads if name in tensors for found in _best(name, tensors[name], grads[name], free[name], pairs)),
+            (found for name in grads if name in tensors for found in _best(name, tensors[name], way * grads[name], free[name], pairs)),
             key=lambda found: -found[0],
         )  # fmt: skip
         for _, name, j, k in ranked[:pairs]:

@@ -58,7 +58,7 @@ class Filling(TheftMethod):
     def flag(self, tensors: Mapping[str, Tensor]) -> Flags:
         """Return, for each tensor, which of its entries the thief takes for moved: bool (n,), counted row by row."""
 
-    def _flag(self, place: Bench, view: AttackerView, *, rng: torch.Generator) -> Flags:
+    def flags(self, place: Bench, view: AttackerView, *, rng: torch.Generator) -> Flags:
         """Return the same for a copy and a thief's images; most thieves look at the weights alone."""
         del view, rng
         return self.flag(lockable(place.model, statistics=True))
@@ -66,7 +66,7 @@ class Filling(TheftMethod):
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
         view.targets()  # labels are what it needs
         place = bench(view, images=self.images, norms=self.norms)
-        flags = self._flag(place, view, rng=rng)
+        flags = self.flags(place, view, rng=rng)
         count = sum(int(found.sum()) for found in flags.values())
         fill, first, least = self._filled(place, view, flags) if count else ("none", place.saliency.loss(), place.saliency.loss())
         if count and self.epochs:

@@ -47,8 +47,8 @@ class GradientFill(TheftMethod):
     )
     labels: ClassVar[tuple[Labels, ...]] = (Labels.TRUE,)
 
-    share: float = 0.01
-    each: int = 8
+    share: float = 0.02
+    each: int = 4
     images: int = 100
     norms: bool = True
 

@@ -70,7 +70,8 @@ class NearestSibling(Filling):
         """Return the entries that stick out most: what is left to compare with where there is no sibling."""
         return foremost({name: outlyingness(tensor) for name, tensor in tensors.items()}, self.share)
 
-    def _flag(self, place: Bench, view: AttackerView, *, rng: torch.Generator) -> Flags:
+    def flags(self, place: Bench, view: AttackerView, *, rng: torch.Generator) -> Flags:
+        """Return the entries that differ most from those of a network that is trained for it."""
         images = view.images.few(self.own) if self.own else view.images
         sibling = fresh_like(place.model, rng=rng)
         recipe = Recipe(epochs=self.sibling_epochs, lr=0.05, batch=64)
