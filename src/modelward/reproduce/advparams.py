@@ -138,7 +138,7 @@ def _plan_labels(scene: Scene, made: tuple[Candidate, Cell], plan: Plan) -> None
         ("hardened", locking, locked, label_specs(labels)), (EDGE, control, edged, label_specs(few, wide=False)),
     ):  # fmt: skip
         plan.tried.append((scene.told(name, budget_share=HEADLINE), _tries(scene, one, cell, specs)))
-        finders = [*((finder, {}) for finder in FINDERS), ("fill-outliers", {}), ("gradient-fill", {})]
+        finders: list[tuple[str, Fields]] = [*((finder, {}) for finder in FINDERS), ("fill-outliers", {}), ("gradient-fill", {})]
         finders += [("nearest-sibling", {"share": HEADLINE})] if scene.number == 0 and name != EDGE else []
         given: dict[str, str | Cell] = {"locked": cell, "attacker": scene.parts["attacker"]}
         looked = Cell(work=LOOK, settings={"finders": finders}, inputs=given, uses=LOOKS, seconds=20.0, label=f"look {scene.arch} #{scene.number}",
