@@ -26,8 +26,8 @@ from modelward.models import Net, build
 SMALL: dict[str, dict[str, Any]] = {
     "ipguard": {"k": 0.0, "steps": 20, "lr": 0.05, "variant": "paper"}, "cae": {"surrogates": 2, "epochs": 1, "mixes": 0, "steps": 5, "lr": 0.05},
     "sac": {}, "sac-jc": {}, "zhang": {"epochs": 1, "kind": "noise"}, "adi": {"epochs": 1}, "additional-class": {"epochs": 1, "checks": 8},
-    "frontier": {"epochs": 1}, "ewe": {"epochs": 1, "batch": 32, "side": 3, "rounds": 1}, "uchida": {"epochs": 1, "bits": 24},
-    "deepmarks": {"epochs": 1, "users": 7}, "passport": {"epochs": 1, "checks": 8}, "infip": {"references": 1, "count": 10},
+    "frontier": {"epochs": 1}, "ewe": {"epochs": 1, "batch": 32, "side": 3, "rounds": 1}, "uchida": {"epochs": 4, "bits": 24, "lam": 0.5},
+    "deepmarks": {"epochs": 1, "users": 7}, "passport": {"epochs": 5, "batch": 32, "checks": 8}, "infip": {"references": 1, "count": 10},
 }  # fmt: skip
 ARCHS = {"passport": "cnn:width=4"}
 NAMES = sorted(name for name, kind in catalogue().items() if issubclass(kind, OwnershipMethod) and kind.__module__.startswith("modelward."))
