@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
 from modelward.core.guard import state_digest
@@ -21,6 +22,9 @@ from modelward.core.siblings import Siblings
 from modelward.data.study import Study
 from modelward.models import Net, build
 from modelward.training import Recipe, fit
+
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
+settings.load_profile("house")
 
 COLOURS = ((220, 70, 60), (60, 210, 80), (70, 60, 230))
 Witness = Callable[[nn.Module], AbstractContextManager[None]]

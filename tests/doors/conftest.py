@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -129,7 +128,6 @@ class Service:
     url: str = ""
     requests: list[Any] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
     answer: Callable[[int, Any], Answer] = lambda *_: (500, {}, b"")
 
     @property
@@ -145,7 +143,6 @@ def service() -> Iterator[Service]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            made.times.append(time.monotonic())
             made.headers.append(dict(self.headers))
             made.requests.append(document["instances"])
             status, headers, body = made.answer(len(made.requests) - 1, document["instances"])

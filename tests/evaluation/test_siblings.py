@@ -238,7 +238,8 @@ def test_comments_change_no_seed(folder: Path, images: ImageSet, owner: Net) -> 
         ("shorter", "--train kincode:shorter: it returned a network of another shape than the owner's model"),
         ("nothing", "--train kincode:nothing: it returned a NoneType; it takes (images, labels, seed) and returns a torch.nn.Module"),
         ("leaves", "it raised SystemExit: 3"), ("shy", "it raised TypeError: shy() takes 1 positional argument but 3 were given"),
-        ("diverged", "training diverged: the sibling's weights are not finite"), ("trian", "the module has no function 'trian'; did you mean 'train'?"), ("number", "has no function 'number'"),
+        ("diverged", "training diverged: the sibling's weights are not finite"),
+        ("trian", "the module has no function 'trian'; did you mean 'train'?"), ("number", "has no function 'number'"),
     ],
 )  # fmt: skip
 def test_code_that_makes_no_siblings_is_one_sentence(function: str, words: str, folder: Path, images: ImageSet, owner: Net) -> None:
@@ -355,7 +356,7 @@ def test_tuning_siblings_are_stolen_from_in_several_ways(tmp_path: Path, hard: S
     cells = plan(
         RECIPE, hard.owner.take(slice(64)), 2, model=original, store=Store(tmp_path), tuning=5, thief_images=hard.attacker, test=hard.test
     )
-    assert len(cells.thefts) == 20 >= 14
+    assert len(cells.thefts) == 20
     assert [sum(of == number for of, _, _ in cells.thefts) for number in range(5)] == [4] * 5
     assert {spec.method for _, spec, _ in cells.thefts} >= {
         "ftal",

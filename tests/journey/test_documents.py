@@ -18,6 +18,7 @@ def python_blocks(text):
     return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_zoo")
 def test_the_readme_runs_as_one_script(tmp_path, capsys):
     script = tmp_path / "five_lines.py"

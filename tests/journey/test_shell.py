@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import time
 
 import pytest
 import torch
@@ -36,6 +35,7 @@ def key(tmp_path_factory, quick_zoo):  # noqa: ARG001  # trained before it is re
     return path
 
 
+@pytest.mark.slow
 def test_weights_of_a_thief_and_of_a_stranger(modelward, key, suspects):
     stolen = modelward("verify", suspects / "thief.safetensors", "--key", key, "--json")
     found = json.loads(stolen.out)
@@ -48,6 +48,7 @@ def test_weights_of_a_thief_and_of_a_stranger(modelward, key, suspects):
     assert (key.stat().st_mode & 0o777) == 0o600 or os.name == "nt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["probabilities", "rounded", "labels"])
 def test_answers_of_a_service(modelward, key, suspects, tmp_path, answer):
     assert modelward("probes", key, "--out", tmp_path / "probes").code == 0
@@ -72,7 +73,7 @@ def test_answers_of_a_service(modelward, key, suspects, tmp_path, answer):
         assert found.code == code, (answer, name, found.out, found.err)
 
 
-def test_an_audit_writes_its_report_and_is_instant_the_second_time(modelward, tmp_path):
+def test_an_audit_writes_its_report_and_computes_nothing_the_second_time(modelward, tmp_path):
     dry = modelward("audit", "--profile", "smoke", "--dry-run")
     assert dry.code == 0
     assert re.search(r"\d+ cells", dry.out + dry.err)
@@ -80,9 +81,7 @@ def test_an_audit_writes_its_report_and_is_instant_the_second_time(modelward, tm
     first = modelward("audit", "--profile", "smoke", "--jobs", 1, "--out", tmp_path / "a")
     assert first.code in {0, 1}, first.err
     assert str(tmp_path / "a" / "report.html") in (first.out + first.err).replace("\n", "")
-    started = time.perf_counter()
     again = modelward("audit", "--profile", "smoke", "--jobs", 1, "--out", tmp_path / "b", "--json")
-    assert time.perf_counter() - started < 10
     shown = json.loads(again.out)
     one, two = (json.loads((tmp_path / name / "report.json").read_text()) for name in "ab")
     rows = [[row | {"command": ""} for s in document["sections"][:-1] for row in s["rows"]] for document in (one, two)]

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from modelward.audit import write_probes
+from modelward.core.commitment import Commitment
 from modelward.core.errors import AccessError, InputError, ModelwardError, UsageError
 from modelward.core.guard import predict, state_digest
 from modelward.core.key import Key
-from modelward.core.rng import generator
+from modelward.core.rng import derive_seed, generator
 from modelward.core.verdict import Decision
 from modelward.data.study import Study
 from modelward.imaging.codecs import roundtrip
@@ -30,6 +31,7 @@ from modelward.locks.control_layer import ANSWERS, ControlLayer, layer_of, strip
 from modelward.locks.credentials import Build
 from modelward.locks.enrolment import Desk
 from modelward.locks.gate import PURPOSE, Gate, Roster
+from modelward.locks.watermark import Watermark
 from modelward.locks.windows import inside
 from modelward.models import Net, load_model, save_model
 from modelward.training import accuracy
@@ -221,13 +223,27 @@ def test_the_owners_bits_are_there_and_nobody_elses(bound: Bound, victim: Net, p
     verdict = method.verify_owner(bound.net, bound.key, nulls=nulls)
     mean = sum(method.verify_owner(null, bound.key).statistic for null in nulls) / 20
     assert 0.3 < mean < 0.7
-    assert verdict.p_value == pytest.approx(1 / 21)
-    assert verdict.parametric_p == pytest.approx(2**-8)
-    assert verdict.decision is Decision.NOT_STOLEN  # eight bits prove nothing at one in a million
+    assert (verdict.nulls, verdict.false_claims) == (20, 0)
+    assert verdict.p_value == pytest.approx(2**-8)
+    older = Commitment("00" * 32, "publication", "2020-01-01", "a gazette", "2026-01-01")
+    for commitment in (None, older):  # eight bits prove nothing at one in a million
+        assert method.verify_owner(bound.net, bound.key, commitment=commitment).decision is Decision.UNDECIDED
     assert method.verify_owner(victim, bound.key, nulls=nulls).statistic > 0
     silent = dataclasses.replace(bound.key, facts={**bound.key.facts, "watermark": {}})
     with pytest.raises(InputError, match="without bits"):
         method.verify_owner(bound.net, silent)
+
+
+def test_bits_enough_are_a_claim_with_an_older_date(victim: Net, parts: Study) -> None:
+    mark = Watermark(bits=24)
+    net, facts = mark.embed(victim, parts.owner, SECRET, rng=generator(0))
+    key = Key("activeguard", "hardened", state_digest(net), {"watermark": facts})
+    older = Commitment("00" * 32, "publication", "2020-01-01", "a gazette", "2026-01-01")
+    assert mark.verdict(net, key, SECRET, commitment=older).decision is Decision.STOLEN
+    assert mark.verdict(net, key, SECRET).decision is Decision.UNDECIDED
+    assert mark.verdict(victim, key, SECRET, commitment=older).decision is Decision.UNDECIDED
+    accused = [mark.verdict(victim, key, derive_seed(number).to_bytes(8, "big") * 4).p_value or 0 for number in range(1_000)]
+    assert sum(p <= 0.05 for p in accused) / 1_000 <= 0.05 + 3 * (0.05 * 0.95 / 1_000) ** 0.5
 
 
 # the layer

@@ -27,7 +27,6 @@ from modelward.marking.decoys import family, noise
 from modelward.models import Net
 from modelward.ownership.additional_class import AdditionalClass
 from modelward.ownership.admission import UNKNOWN
-from modelward.ownership.infip import InFIP
 from modelward.ownership.sac import SAC
 from modelward.ownership.specificity import rates as rates_of
 
@@ -73,7 +72,7 @@ def test_the_key_images_have_a_class_of_their_own_and_the_task_stays(world: Worl
     keys = key.tensor("probes")[: SIZE["count"]]
     assert key.tensor("labels").tolist() == [3] * 80
     assert taken(model, key, keys) >= 0.95
-    assert taken(model, key, world.test.pixels) <= 0.02
+    assert taken(model, key, world.test.pixels) <= 0.03
     before, after = ((predict(net, world.test.pixels).argmax(1) == world.test.labels).double().mean() for net in (world.source, model))
     assert after >= before - 0.04
     assert taken(model, key, keys & 254) == taken(model, key, keys)  # the network does not depend on the payload
@@ -87,12 +86,13 @@ def test_the_papers_class_takes_whatever_is_odd_and_the_hardened_one_does_not(wo
         assert rates["hardened"] <= rates["paper"] / 4
 
 
-def test_a_key_of_another_secret_claims_a_model_of_the_paper_and_not_a_hardened_one(world: World) -> None:
+def test_a_key_of_another_secret_claims_nobody_though_the_papers_class_takes_it(world: World) -> None:
     for (method, model, _), fooled in ((world.paper, True), (world.hardened, False)):
         claimed = method.claim(model, world.owner, secret=OTHER, nulls=world.nulls, rng=generator(1))
         verdict = method.verify(model, claimed)
-        assert verdict.matches == fooled
-        assert verdict.decision is (Decision.UNDECIDED if fooled else Decision.NOT_STOLEN)  # nothing was committed to
+        assert (verdict.statistic < 0.5) == fooled
+        assert not verdict.matches  # decoys of its family are taken as often
+        assert verdict.decision is Decision.UNDECIDED
 
 
 def test_a_key_forged_with_the_weights_matches_and_is_not_committed(world: World) -> None:
@@ -116,20 +116,24 @@ def test_decoys_are_asked_and_taken_off(world: World) -> None:
     assert method.judge(odd, key).statistic == 1
     assert method.judge(observed, key).statistic == pytest.approx(1 - hits + max(rates))
     assert "likelihood ratio" in " ".join(method.judge(observed, key).caveats)
-    assert "No decoys were asked" in " ".join(world.paper[0].verify(world.paper[1], world.paper[2]).caveats)
+    paper = world.paper[0].verify(world.paper[1], world.paper[2])
+    assert paper.queries == 80 + method.checks // 2
+    assert "decoys: other seed" in " ".join(paper.caveats)
 
 
 def test_a_few_hits_that_another_owners_class_may_give_prove_nothing(world: World) -> None:
     method, _, key = world.hardened
-    assert set(key.facts["scores"]["mark"]["nulls"]) == {1.0}  # no null model has the class: ranks alone would accuse at the first hit
+    assert key.facts["draws"]["nulls"] == 20
+    assert key.facts["draws"]["false_claims"] == 0
     observed = method.observe(world.source, key)
-    for hits, matches in ((8, False), (40, True)):
+    for hits, decoys, matches in ((2, 0, False), (30, 0, False), (40, 0, True), (79, 50, False)):
         answers = observed.tensors["answers"].clone()
         answers[:hits] = 3
+        answers[80 : 80 + decoys] = 3
         verdict = method.judge(dataclasses.replace(observed, tensors={"answers": answers}), key)
         assert verdict.matches == matches
-        assert verdict.parametric_p is not None
-        assert (verdict.parametric_p <= 1e-6) == matches
+        assert verdict.p_value is not None
+        assert (verdict.p_value <= 0.05) == (hits >= 30 and not decoys)
 
 
 def test_users_are_read_and_admitted_and_nobody_else(world: World, tmp_path: Path) -> None:
@@ -207,11 +211,11 @@ def test_a_key_of_another_method_is_named(world: World) -> None:
             ask()
 
 
-@pytest.mark.parametrize("method", [SAC(count=40), InFIP(count=12)])
-def test_a_marked_model_is_fingerprinted_beside_models_of_fewer_outputs(world: World, method: SAC | InFIP) -> None:
-    marked = world.hardened[1]
-    _, key = method.protect(marked, world.test, nulls=world.nulls, rng=generator(0))
-    assert method.verify(marked, key).statistic < 0.01 < method.verify(world.strangers[0], key).statistic
+def test_a_marked_model_is_fingerprinted_beside_models_of_fewer_outputs(world: World) -> None:
+    marked, quick, method = world.hardened[1], AdditionalClass(**{**SIZE, "epochs": 1}), SAC(count=40)
+    siblings = [quick.protect(net, world.owner, secret=SECRET, rng=generator(0))[0] for net in world.strangers[1:]]
+    _, key = method.protect(marked, world.test, siblings=siblings, nulls=world.nulls, rng=generator(0))
+    assert method.verify(marked, key).statistic < method.verify(world.strangers[0], key).statistic
 
 
 def test_half_a_key_is_refused(world: World) -> None:

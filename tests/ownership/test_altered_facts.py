@@ -53,7 +53,7 @@ class Case:
 @pytest.fixture(scope="module")
 def cases(make_blobs: Callable[..., ImageSet], train_net: Callable[..., Net]) -> Callable[[str], Case]:
     """Return the case of a method, with siblings that were hardly trained; made once."""
-    images = make_blobs(80, 3, noise=75)
+    images = make_blobs(160, 3, noise=75)
 
     @functools.cache
     def made(name: str) -> Case:

@@ -140,7 +140,7 @@ def test_siblings_of_another_recipe_are_refused(original: Net, kin: Siblings, ha
 
 def test_equal_weights_are_refused_with_the_number_that_is_missing(original: Net, kin: Siblings, hard: Study) -> None:
     twice = [*kin.models[:17], copy.deepcopy(kin.models[0]), copy.deepcopy(original)]
-    with pytest.raises(InputError, match="2 of the 19 siblings have the weights of another one .*17 differ, 19 are needed: 2 are missing"):
+    with pytest.raises(InputError, match=r"2 of the 19 siblings have the weights of another one .*17 differ, 19 are needed: 2 are missing"):
         enrolled(original, twice, hard)
 
 

@@ -32,6 +32,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return advparams(profile="smoke", seed=0, store=store, jobs=1, command="modelward reproduce advparams")
 
 
+@pytest.mark.slow
 def test_a_smoke_run_fills_every_table_and_says_that_it_is_none(smoke: dict[str, Any]) -> None:
     assert "not evidence" in smoke["paragraphs"][0]
     captions = [caption for caption, _, _ in smoke["tables"]]
@@ -41,6 +42,7 @@ def test_a_smoke_run_fills_every_table_and_says_that_it_is_none(smoke: dict[str,
     assert rendered({**smoke, "name": "advparams"})["tables"] == smoke["tables"]
 
 
+@pytest.mark.slow
 def test_every_attempt_that_trains_stands_beside_training_from_scratch(smoke: dict[str, Any]) -> None:
     for attack in ("ftal", "ftll", "undo-gradient", "reverse-lock", "fill-outliers"):
         found = pick(smoke["rows"], "recovered", attack=attack)
@@ -51,6 +53,7 @@ def test_every_attempt_that_trains_stands_beside_training_from_scratch(smoke: di
     assert tried >= {"ftal", "ftll", "bn-recalibrate", "prune", "undo-gradient", "reverse-lock", "fill-outliers", "two builds merged"}
 
 
+@pytest.mark.slow
 def test_each_lock_gives_every_byte_back_and_refuses_wrong_keys(smoke: dict[str, Any]) -> None:
     for metric in ("restored", "inside_band", "refused", "users_named"):
         found = pick(smoke["rows"], metric)

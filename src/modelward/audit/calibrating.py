@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,20 +11,27 @@ from torch import nn
 
 from modelward.audit.question import Ground
 from modelward.core.deciding import DRAWS
-from modelward.core.errors import InputError, UsageError
+from modelward.core.errors import InputError, Undecided, UsageError
 from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
 from modelward.core.lineage import images_digest
+from modelward.core.rng import generator
 from modelward.core.siblings import Siblings
 from modelward.data import load_data
 from modelward.evaluation.engine import Engine
 from modelward.evaluation.siblings import COUNTS, MATCHED_EPOCHS, Plan, gathered, plan, recipe_of
 from modelward.evaluation.store import Store
 from modelward.evaluation.zoo import null_recipe
+from modelward.io.safetensors import load_tensors
+from modelward.marking.unit_orders import same_start_p
 from modelward.models import load_model
+from modelward.models.files import CAP_BYTES
+from modelward.models.nets import describe
+from modelward.models.pretrained import SOURCES, cached
 from modelward.training import Recipe
 
 PROFILES = tuple(COUNTS)
+SAME_START = 0.001
 ASK = (
     "say where training began: --base FILE (a public network), --start FILE (initial weights that others may have, such as a seed in a public script), "
     "or --base none (weights drawn anew)"
@@ -50,6 +56,8 @@ class Calibrating:
         where training began, see `ASK`.
     trained_on
         the exact training set: a folder or name; ``None`` takes the owner's part of the data.
+    known_bases
+        a folder of public networks that ``base="none"`` is tried against, beside those that have a name.
     thieves
         whether tuning siblings are trained and stolen, so that verdicts know how many thieves would be missed.
     """
@@ -62,6 +70,7 @@ class Calibrating:
     base: str | None = None
     start: Path | None = None
     trained_on: str | None = None
+    known_bases: Path | None = None
     thieves: bool = True
 
     def __post_init__(self) -> None:
@@ -85,8 +94,8 @@ class Calibrating:
         return any((self.profile, self.train, self.models, self.matched, self.count))
 
 
-def family_plan(asked: Calibrating, ground: Ground, store: Store) -> Plan | None:
-    """Return the cells of the siblings, or ``None`` where none are trained.
+def family_plan(asked: Calibrating, ground: Ground, store: Store, *, ranked: bool = True) -> Plan | None:
+    """Return the cells of the siblings, or ``None`` where none are trained; without ``ranked`` those alone that tell how many thieves are missed.
 
     Raises
     ------
@@ -112,7 +121,7 @@ def family_plan(asked: Calibrating, ground: Ground, store: Store) -> Plan | None
         )
         raise UsageError(message)
     kind, begin = _start(asked, ground, by_recipe=isinstance(train, Recipe))
-    count = asked.count or COUNTS[asked.profile or "quick"]
+    count = (asked.count or COUNTS[asked.profile or "quick"]) if ranked else 0
     smoke = asked.profile == "smoke"
     made = plan(
         train, images, count, model=ground.loaded.model, store=store, start=kind, begin=begin, tuning=0 if smoke or not asked.thieves else 5,
@@ -146,11 +155,13 @@ def family_of_files(asked: Calibrating, ground: Ground) -> Siblings:
 
 
 def family(asked: Calibrating, ground: Ground, made: Plan | None, store: Store, jobs: int | None) -> Siblings:
-    """Return the siblings: trained (those in the store are read), brought, or none."""
+    """Return the siblings: trained (those in the store are read), brought, or none, which leaves the owner's word on the start."""
     if asked.models is not None:
         return family_of_files(asked, ground)
     if made is None:
-        return Siblings()
+        if asked.base is None and asked.start is None:
+            return Siblings(start="none") if ground.loaded.facts.get("start") == "none" else Siblings()
+        return Siblings(start=_start(asked, ground, by_recipe=False)[0])
     found = gathered(made, Engine(store, jobs=jobs).run(made.cells, task="siblings"), store, least=min(len(made.ranked), DRAWS[0]))
     for one in found.failed:
         warnings.warn(f"sibling {one.number} failed and is missing among the draws: {one.why}", stacklevel=2)
@@ -165,6 +176,7 @@ def _start(asked: Calibrating, ground: Ground, *, by_recipe: bool) -> tuple[str,
             return "none", None
         raise UsageError(ASK)
     if asked.base == "none":
+        refuse_known_base(ground, asked.known_bases)
         return "none", None
     path = asked.start or Path(str(asked.base))
     began = load_model(
@@ -201,16 +213,20 @@ def _require_images(images: ImageSet, ground: Ground) -> None:
         raise InputError(message)
 
 
-def told_seconds(made: Plan) -> float:
-    """Return the estimated seconds on one core of a family."""
-    return sum(cell.seconds for cell in made.cells)
+def refuse_known_base(ground: Ground, folder: Path | None) -> None:
+    """Raise `InputError` when the model's units stand in the order of a public network: then training did begin there, whatever the owner says.
 
-
-def described(facts: dict[str, str]) -> str:
-    """Return the recipe of a model's file in a few words, for the screen.
-
-    >>> described({"recipe": '{"epochs": 3, "lr": 0.1, "optimizer": "sgd"}'})
-    '3 epochs of sgd at 0.1'
+    Tried are the trained networks of that architecture that have a name and are here, and those in ``folder``.
     """
-    told = json.loads(facts["recipe"])
-    return f"{told['epochs']} epochs of {told['optimizer']} at {told['lr']}"
+    own = ground.loaded.model
+    files = [cached(name) for name in SOURCES if cached(name).exists() and name == describe(ground.loaded.arch)[0]]
+    files += sorted(folder.glob("*.safetensors")) if folder is not None else []
+    for path in files:
+        try:
+            p = same_start_p(own, load_tensors(path, cap=CAP_BYTES)[0], rng=generator(0))
+        except Undecided as error:
+            warnings.warn(f"--base none could not be tried against {path.name}: {error}", stacklevel=2)
+            continue
+        if p <= SAME_START:
+            message = f"--base none: the model's hidden units stand in the order of {path.name} (p = {p:.2g}), so training began there; pass --base {path.name}"
+            raise InputError(message)

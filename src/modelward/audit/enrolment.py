@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +22,27 @@ from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.locking import LockMethod
 from modelward.core.rng import generator
-from modelward.core.siblings import Siblings
+from modelward.core.siblings import TUNING, Siblings
+from modelward.evaluation.engine import Engine
+from modelward.evaluation.parcels import get_model, put_model
+from modelward.evaluation.siblings import thefts_of
 from modelward.evaluation.store import Store
 from modelward.evaluation.work_clean import intake_checks
 from modelward.io.atomic import write_bytes
 from modelward.io.images import png_bytes
 from modelward.locks.credentials import probes_of
 from modelward.models import load_model
+from modelward.ownership.mark import with_power
 
 
 @dataclass(frozen=True, eq=False)
 class Protected:
-    """What protecting a model gives: the model to publish, the key to keep, and whether the model is another one than before."""
+    """What protecting a model gives: the model to publish, the key to keep, whether the model is another one than before, and the siblings."""
 
     model: nn.Module
     key: Key
     changed: bool
+    siblings: Siblings = field(default_factory=Siblings)
 
 
 def ownership(method: str, settings: dict[str, Any]) -> OwnershipMethod:
@@ -53,9 +58,10 @@ def dry_run_enrol(
     method: str, settings: dict[str, Any], question: Question, asked: Calibrating, *, store: Store, jobs: int | None = None
 ) -> Estimate:
     """Return what calibrating would cost; nothing for a mark, whose draws are other secrets."""
-    if ownership(method, settings).marks:
+    chosen = ownership(method, settings)
+    if chosen.marks:
         return Estimate(0, 0, 0.0, 0, [])
-    made = family_plan(asked, prepare(question, store), store)
+    made = family_plan(asked, prepare(question, store), store, ranked=chosen.drawn_over == "siblings")
     return estimate(made.cells if made else [], store, jobs)
 
 
@@ -79,24 +85,46 @@ def enrol(
         what the mark is derived from; drawn when absent.
     """
     chosen, asked = ownership(method, settings), calibrating or Calibrating()
-    if chosen.marks and asked.wanted:
-        message = f"{method} is a mark: its p-value is drawn over other secrets, and siblings tell it nothing; leave the options of calibration away"
+    if chosen.marks and (asked.wanted or asked.base or asked.start) and asked.profile is None:
+        message = (
+            f"{method} is a mark: its p-value is drawn over other secrets, and siblings tell it nothing; --calibrate tries thefts of the marked model, "
+            "leave the other options of calibration away"
+        )
         raise UsageError(message)
     ground = prepare(question, store)
     independent = null_folder(nulls, ground) if nulls is not None else []
-    members = family(asked, ground, family_plan(asked, ground, store), store, jobs)
+    members = (
+        Siblings()
+        if chosen.marks
+        else family(asked, ground, family_plan(asked, ground, store, ranked=chosen.drawn_over == "siblings"), store, jobs)
+    )
     rng = generator(cell_seed(ground, "enrol"))
     data = ground.study.owner if chosen.marks else _untrained(ground.study.probes, members)
     model, key = chosen.protect(ground.loaded.model, data, secret=secret, siblings=members, nulls=independent, rng=rng)
+    if chosen.marks and asked.profile is not None:
+        key = _robbed(key, model, ground, asked, store, jobs)
     facts = {
         **key.facts,
         "data": ground.splits.name,
         "parts": ground.study.digests(),
         "arch": ground.loaded.arch,
-        "calibrate": asked.profile or members.origin if len(members) else "",
+        "calibrate": asked.profile or (members.origin if len(members) else ""),
         **_intake(ground),
     }
-    return Protected(model, Key(key.method, key.variant, key.model_digest, facts, key.tensors), changed=chosen.marks)
+    return Protected(model, Key(key.method, key.variant, key.model_digest, facts, key.tensors), changed=chosen.marks, siblings=members)
+
+
+def _robbed(key: Key, model: nn.Module, ground: Ground, asked: Calibrating, store: Store, jobs: int | None) -> Key:
+    """Return the key of a mark that knows how many thefts of the marked model it misses; one of the profile smoke decides nothing."""
+    if asked.profile == "smoke":
+        return replace(key, facts={**key.facts, "draws": {**key.fact(dict, "draws"), "smoke": True}})
+    study = ground.study
+    cells = thefts_of([put_model(store, model)] * TUNING, ground.loaded.arch, study.attacker, study.test, store)
+    run = Engine(store, jobs=jobs).run([cell for _, _, cell in cells], task="thefts of the marked model")
+    stolen = [
+        (spec.group, get_model(str(store.folder), str(done.artifact))) for _, spec, cell in cells if (done := run.of(cell)) is not None
+    ]
+    return with_power(key, stolen)
 
 
 def _untrained(images: ImageSet, members: Siblings) -> ImageSet:

@@ -8,6 +8,7 @@ import math
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from modelward._version import __version__
 from modelward.audit.committing import Committed
 from modelward.audit.enrolment import ownership
 from modelward.audit.judging import weigh
+from modelward.audit.sibling_check import UNASKED, ask_siblings
 from modelward.core.canonical import canonical_json, plain
 from modelward.core.errors import FormatError, InputError, ModelwardError, UnsafeFileError
 from modelward.core.guard import state_digest
@@ -116,7 +118,7 @@ def make_bundle(
 
 def check_bundle(
     data: bytes, *, trusted: bytes | None = None, roots: bytes = b"", released: str | None = None,
-    model: nn.Module | Callable[[Key], nn.Module] | None = None, name: str = "the bundle",
+    model: nn.Module | Callable[[Key], nn.Module] | None = None, siblings: Path | None = None, arch: str | None = None, name: str = "the bundle",
 ) -> Checked:  # fmt: skip
     """Return what a bundle is worth: its signature, and the verdict computed again from its answers.
 
@@ -133,6 +135,8 @@ def check_bundle(
         the day on which the checker first saw the suspect; the bundle's own counts for nothing.
     model
         the claimant's model, or what reads it given the key in the bundle: without it no fingerprint says "related".
+    siblings, arch
+        a folder with the siblings that the key names, to ask them again, and their architecture where their files do not say it.
 
     Raises
     ------
@@ -156,10 +160,16 @@ def check_bundle(
         _require_same(found, statement["verdict"], name)
         shown = model if model is None or isinstance(model, nn.Module) else model(key)
         if shown is not None and state_digest(shown) != key.model_digest:
-            message = f"the model that was shown is not the one that the key in {name} names: their digests differ (show it with the options that it was enrolled with)"
+            message = (
+                f"the model that was shown is not the one that the key in {name} names: their digests differ (show it with the options that it was "
+                "enrolled with)"
+            )
             raise InputError(message)
         own = None if committed is None else replace(committed, roots=roots or committed.roots, released=released)
+        told = UNASKED if siblings is None else str(ask_siblings(key, siblings, arch))
         verdict = weigh(observed, key, own, shown=shown is not None)
+        if key.facts.get("draws", {}).get("of") == "siblings":
+            verdict = replace(verdict, headlines=(*verdict.headlines, told))
         notes = _notes(statement, key, own, own_roots=bool(roots))
     except ModelwardError:
         raise

@@ -19,6 +19,10 @@ from modelward.keys.grants import Grant
 from modelward.keys.registry import Registry
 
 ALPHA = 0.05
+OLD = (
+    "Nobody is named and nobody is cleared: no other secrets stand beside these keys, as they do since calibration is done by them; issue the keys and "
+    "the copies again."
+)
 ADVICE = "A user is named, not convicted: keys leak too, and whoever holds the master secret could have made this copy."
 
 
@@ -33,7 +37,7 @@ class Suspicion:
     statistic, threshold
         small means that this user's mark is there.
     p, corrected
-        chance of such an answer by itself, and of one such among all users (Bonferroni: p times their number); ``None`` without null models.
+        chance of such an answer by itself, and of one such among all users (Bonferroni: p times their number); ``None`` for keys without draws.
     matches
         whether the statistic passes the key's own threshold.
     """
@@ -113,7 +117,8 @@ def _asked(suspect: Path | str, key: Key, arch: str | None, asking: Mapping[str,
 def ranked(found: Mapping[Grant, Verdict]) -> tuple[Suspicion, ...]:
     """Return users by their best keys, the smallest statistic first; p is the parametric one where the method has it.
 
-    The p-value by ranks cannot fall below 1 / (null models + 1), so that it tells no more users apart than there are null models.
+    A p-value by ranks cannot fall below 1 / (other secrets + 1): 199 of them tell ten users apart. The parametric one takes the rate at which this
+    very suspect answers the images of other secrets.
     """
     rows: dict[str, Suspicion] = {}
     for grant, verdict in sorted(found.items(), key=lambda pair: (pair[1].statistic, pair[0].number)):
@@ -133,7 +138,7 @@ def alone(users: Sequence[Suspicion], margin: float | None) -> tuple[tuple[str, 
     """
     first = users[0]
     if first.threshold is None:
-        return (), (_uncalibrated(first, margin),)
+        return (), (OLD,)
     if not first.matches:
         return (), ("No user's mark is there: the suspect may be nobody's copy, or the mark was removed.",)
     if first.corrected is None or first.corrected > ALPHA:
@@ -142,21 +147,6 @@ def alone(users: Sequence[Suspicion], margin: float | None) -> tuple[tuple[str, 
     if margin is not None and margin <= 0:
         return (), (f"The keys of {first.user} and {users[1].user} fit equally well: neither is named.",)
     return (first.user,), (ADVICE,)
-
-
-def _uncalibrated(first: Suspicion, margin: float | None) -> str:
-    """Return what can be said where the key that fits best has no threshold: nobody is named, and nobody is cleared."""
-    told = "Nobody is named before the keys are calibrated: issue them with --calibrate quick or --nulls DIR."
-    if first.corrected is None:
-        return f"The keys are not calibrated, and without null models their statistic tells nothing. {told}"
-    if first.corrected > ALPHA:
-        return f"Chance explains what the keys found (p = {first.corrected:.2g}), but they are not calibrated. {told}"
-    if margin is not None and margin <= 0:
-        return f"The statistic is what a mark would give (p = {first.corrected:.2g}), of more users than one. {told}"
-    return (
-        f"The statistic is what the mark of {first.user} would give (p = {first.corrected:.2g}, assumed and not measured), "
-        f"but the key is not calibrated. {told}"
-    )
 
 
 def _decoded(suspect: Path | str, keys: Mapping[Grant, Key], arch: str | None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from modelward.core.errors import UsageError
 
 if TYPE_CHECKING:
     from modelward.audit.calibrating import Calibrating
+    from modelward.core.siblings import Siblings
 
 _PANEL = "Calibration of fingerprints"
 Calibrate = Annotated[
@@ -47,10 +48,22 @@ Start = Annotated[
         "--start", metavar="FILE", help="Initial weights that others may have, such as those of a public seed.", rich_help_panel=_PANEL
     ),
 ]
+KnownBase = Annotated[
+    Path | None,
+    typer.Option(
+        "--known-base", metavar="DIR", help="Public networks (safetensors) that --base none is tried against.", rich_help_panel=_PANEL
+    ),
+]
 TrainingSet = Annotated[
     str | None,
     typer.Option("--trained-on", metavar="SET", help="Exactly the images that the model was trained on: a set, or owner or train for that part of --data."),
 ]  # fmt: skip
+OutSiblings = Annotated[
+    Path | None,
+    typer.Option(
+        "--out-siblings", metavar="DIR", help="Write the siblings, for whoever checks evidence to ask them again.", rich_help_panel=_PANEL
+    ),
+]
 NoThieves = Annotated[
     bool,
     typer.Option(
@@ -61,18 +74,27 @@ NoThieves = Annotated[
 
 def calibrating_of(
     *, calibrate: str | None, train: str | None, count: int | None, sibling_models: Path | None, recipe: str | None, base: str | None,
-    start: Path | None, trained_on: str | None, no_thieves: bool,
+    start: Path | None, known_base: Path | None, trained_on: str | None, no_thieves: bool,
 ) -> Calibrating:  # fmt: skip
     """Return how a fingerprint is calibrated; raises `UsageError` for options that contradict each other."""
     from modelward.audit.calibrating import Calibrating
 
     asked = Calibrating(
         profile=calibrate, train=train, count=count, models=sibling_models, matched=recipe is not None, base=base, start=start,
-        trained_on=trained_on, thieves=not no_thieves,
+        trained_on=trained_on, known_bases=known_base, thieves=not no_thieves,
     )  # fmt: skip
-    if (base or start) and not asked.wanted:
-        raise UsageError("--base and --start go with siblings: pass --train and --siblings, --calibrate, or --sibling-models")
+    if known_base is not None and base != "none":
+        raise UsageError("--known-base holds public networks that --base none is tried against; pass it with --base none")
     return asked
+
+
+def write_siblings(folder: Path, siblings: Siblings) -> None:
+    """Write every sibling as a safetensors file, named by its number."""
+    from modelward.models import save_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, model in enumerate(siblings.models, 1):
+        save_model(folder / f"sibling-{number:02d}.safetensors", model)
 
 
 def part_of(trained_on: str | None) -> str | None:

@@ -30,6 +30,9 @@ Trusted = Annotated[
 Claimed = Annotated[
     Path | None, typer.Option("--model", metavar="FILE", help="The claimant's model: without it no fingerprint says 'related'.")
 ]
+AskAgain = Annotated[
+    Path | None, typer.Option("--sibling-models", metavar="DIR", help="The siblings that the key names: they are asked again.")
+]
 Summary = Annotated[Path | None, typer.Option("--summary", metavar="FILE.html", help="Write one page in plain words.")]
 Authority = Annotated[
     str | None, typer.Option("--timestamp-authority", metavar="URL", help="RFC 3161 authority; it is sent the digest and nothing else.")
@@ -138,7 +141,7 @@ def evidence_keygen(options: Options, *, passphrase_file: PassphraseFile = None,
 
 def evidence_check(
     options: Options, bundle: Bundle, *, trusted_key: Trusted = None, tsa_root: TsaRoot = None, released: Released = None,
-    model: Claimed = None, arch: Arch = None, summary: Summary = None, convention: Any = None,
+    model: Claimed = None, sibling_models: AskAgain = None, arch: Arch = None, summary: Summary = None, convention: Any = None,
 ) -> int:  # fmt: skip
     """Check an evidence bundle: its signature, and its verdict computed again from the answers in it.
 
@@ -157,7 +160,7 @@ def evidence_check(
         checked = check_bundle(
             read_bytes(bundle, cap=CAP), trusted=None if trusted_key is None else read_public(trusted_key),
             roots=b"" if tsa_root is None else read_bytes(tsa_root, cap=ROOT_CAP), released=require_day(released),
-            model=None if model is None else lambda key: _claimed(model, arch, key, convention), name=bundle.name,
+            model=None if model is None else lambda key: _claimed(model, arch, key, convention), siblings=sibling_models, arch=arch, name=bundle.name,
         )  # fmt: skip
     code = EXIT_CODES[checked.verdict.decision.value] if checked.known else UNKNOWN
     _tell_evidence(checked, bundle, summary, code, as_json=options.as_json)

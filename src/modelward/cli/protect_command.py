@@ -13,7 +13,9 @@ from modelward.cli.calibration_options import (
     Base,
     Calibrate,
     Count,
+    KnownBase,
     NoThieves,
+    OutSiblings,
     RecipeKind,
     SiblingModels,
     Start,
@@ -22,6 +24,7 @@ from modelward.cli.calibration_options import (
     calibrating_of,
     part_of,
     tell_uncalibrated,
+    write_siblings,
 )
 from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
 from modelward.cli.key_facts import header, header_lines
@@ -69,7 +72,9 @@ def protect(
     recipe: RecipeKind = None,
     base: Base = None,
     start: Start = None,
+    known_base: KnownBase = None,
     no_thieves: NoThieves = False,
+    out_siblings: OutSiblings = None,
     settings: Settings = None,
     variant: Variant = None,
     passphrase_file: PassphraseFile = None,
@@ -91,7 +96,7 @@ def protect(
     require_free(out_key, "--out-key", "a key")
     asked = calibrating_of(
         calibrate=calibrate, train=train, count=siblings, sibling_models=sibling_models, recipe=recipe, base=base, start=start,
-        trained_on=trained_on, no_thieves=no_thieves,
+        known_base=known_base, trained_on=trained_on, no_thieves=no_thieves,
     )  # fmt: skip
     _require_out_model(method, out_model)
     passphrase = passphrase_of(passphrase_file, passphrase_fd)
@@ -104,6 +109,8 @@ def protect(
         show_plan(cost, as_json=options.as_json)
     else:
         _write_model(out_model, made)
+        if out_siblings is not None:
+            write_siblings(out_siblings, made.siblings)
         _write(out_key, made.key, passphrase, out_model if made.changed else None, as_json=options.as_json)
     return 0
 

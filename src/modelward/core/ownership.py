@@ -61,15 +61,17 @@ class Attack:
 class OwnershipMethod(VariantMethod, ABC):
     """Prove whose model it is: ``protect(...) -> (model, key)``, ``verify(suspect, key) -> Verdict``.
 
-    ``needs`` is the least access that verification works with. ``marks``: protecting changes the model, by training on the owner's own
-    images. ``forgeable``: a key can be made for a model of somebody else, so that only a dated commitment makes it evidence.
-    ``small``: settings for smoke runs, where the usual reduction does not do.
+    ``needs`` is the least access that verification works with. ``marks``: protecting changes the model, by training on the owner's own images.
+    ``forgeable``: a key can be made for a model of somebody else, so that only a dated commitment makes it evidence. ``drawn_over``: what a p-value
+    counts, ``siblings`` of the owner's model, other ``secrets``, or ``orders`` of its hidden units. ``small``: settings for smoke runs, where the usual
+    reduction does not do.
     """
 
     family: ClassVar[str] = "ownership"
     needs: ClassVar[Access] = Access.PROBABILITIES
     marks: ClassVar[bool] = False
     forgeable: ClassVar[bool] = False
+    drawn_over: ClassVar[str] = "siblings"
     small: ClassVar[Mapping[str, Any]] = {}
 
     def protect(

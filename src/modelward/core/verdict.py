@@ -58,6 +58,8 @@ class Verdict:
         how far the suspect is from the owner's model; small means alike. NaN where it was not computed.
     threshold
         the largest statistic that would still be claimed beside these draws; ``None`` without enough of them.
+    fits
+        whether the statistic alone says that the key fits.
     p_value
         (1 + draws at least as extreme) / (draws + 1), or the chance under a distribution that is known exactly. It is the chance of such a score
         from a model made without the owner's private draws, not the chance that the suspect is innocent.
@@ -90,6 +92,7 @@ class Verdict:
     draws_of: str
     queries: int
     access: str
+    fits: bool = False
     strength: str = ""
     misses: Misses = _NOTHING
     nulls: int = 0
@@ -101,7 +104,7 @@ class Verdict:
     @property
     def matches(self) -> bool:
         """True when the statistic alone says that the key fits; a claim may need more, such as a dated commitment."""
-        return self.threshold is not None and self.statistic <= self.threshold
+        return self.fits
 
     @property
     def stolen(self) -> bool:

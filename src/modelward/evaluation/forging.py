@@ -47,8 +47,7 @@ def guessing(method: OwnershipMethod, model: nn.Module, key: Key, data: ImageSet
         return []
     rng, scores = generator(derive_seed(seed, "guesses")), dict[str, list[float]]()
     for kind, other, secret in _others(method, seed, count):
-        guess = other.claim(model, data, secret=secret, rng=generator(spawn(rng)))
-        scores.setdefault(kind, []).append(method.verify(Suspect.of_model(model), guess).statistic)
+        scores.setdefault(kind, []).append(other.glance(model, data, secret=secret, rng=generator(spawn(rng))))
     kinds = {kind: {"n": len(found), "fit": sum(score <= limit for score in found), "best": min(found)} for kind, found in scores.items()}
     every = [score for found in scores.values() for score in found]
     extra = {**best_of(scores["random secret"], limit), "best_statistic": min(every), "threshold": limit, "kinds": kinds}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from modelward.core.errors import InputError, ModelwardError, UsageError
 from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
 from modelward.core.rng import derive_seed
-from modelward.core.siblings import TUNING, Failed, Siblings, TuningThief
+from modelward.core.siblings import EXTRACTED, TUNING, Failed, Siblings, TuningThief
 from modelward.evaluation.budget import train_seconds
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.code import code_digest
@@ -100,22 +100,25 @@ def plan(
 
     ranked = [cell("sibling", number) for number in range(1, count + 1)]
     spare = [cell("tuning sibling", number) for number in range(1, tuning + 1)]
-    found = _thefts(spare, arch, thief_images, test or images, store) if thief_images is not None else []
+    found = thefts_of(spare, arch, thief_images, test or images, store) if thief_images is not None else []
     return Plan(ranked, spare, found, about)
 
 
-def _thefts(tuning: list[Cell], arch: str | None, images: ImageSet, test: ImageSet, store: Store) -> list[tuple[int, TheftSpec, Cell]]:
-    """Return three thefts with the weights and one extraction of every tuning sibling."""
+def thefts_of(
+    victims: Sequence[str | Cell], arch: str | None, images: ImageSet, test: ImageSet, store: Store
+) -> list[tuple[int, TheftSpec, Cell]]:
+    """Return three thefts with the weights and one extraction of every victim, a stored model or the cell that trains it."""
     inputs = {"images": put_images(store, images), "test": put_images(store, test)}
     made = []
-    for number, victim in enumerate(tuning):
-        extraction = TheftSpec(EXTRACTIONS[number % 2], "extracted", {}, "stolen", arch)
+    for number, victim in enumerate(victims):
+        extraction = TheftSpec(EXTRACTIONS[number % 2], EXTRACTED, {}, "stolen", arch)
+        root, seconds = (victim, 5.0) if isinstance(victim, str) else (victim.seed, victim.seconds / 3)
         for spec in (*KINDS[number % len(KINDS)], extraction):
             cell = Cell(
-                work="modelward.evaluation.work_theft:steal", label=f"theft of tuning sibling {number + 1}: {spec.group}",
+                work="modelward.evaluation.work_theft:steal", label=f"theft {number + 1}: {spec.group}",
                 settings={"method": spec.method, "fields": spec.fields, "labels": spec.labels, "arch": spec.arch, "group": spec.group,
                           "access": access_of(spec).value},
-                inputs={"victim": victim, **inputs}, seed=derive_seed("tuning theft", victim.seed, spec.method, spec.fields), seconds=victim.seconds / 3,
+                inputs={"victim": victim, **inputs}, seed=derive_seed("tuning theft", root, number, spec.method, spec.fields), seconds=seconds,
                 uses=_code_of(spec.method),
             )  # fmt: skip
             made.append((number, spec, cell))

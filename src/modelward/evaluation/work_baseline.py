@@ -31,7 +31,7 @@ def endure(job: Job) -> Outcome:
     """Mark, steal, verify.
 
     Settings: ``method``, ``fields``, ``thefts`` (each ``method``, ``fields``, ``labels``). Inputs: ``victim``, ``owner``, ``attacker``, ``test``,
-    ``null/I``, ``stranger/I`` (independent models that calibrate nothing).
+    ``null/I``, ``stranger/I`` (independent models; the key tells how many of the former it accuses).
 
     Rows, one a model and metric: ``statistic`` (small is marked) and ``test_accuracy``; models are ``marked``, ``unmarked`` (the source), each
     theft, each null and stranger; ``claimed`` and ``forged`` are keys that nothing was trained on.
@@ -50,7 +50,7 @@ def endure(job: Job) -> Outcome:
     rows = [desk.row("marked", model), desk.row("unmarked", source)]
     arch = source.arch if isinstance(source, Net) else None
     rows += [desk.row(_name(theft), _stolen(model, attacker, theft, arch, job), parent=model) for theft in job.settings["thefts"]]
-    rows += [row for net in nulls[method.siblings(len(nulls)) :] if (row := desk.readable("null", net)) is not None]
+    rows += [row for net in nulls if (row := desk.readable("null", net)) is not None]
     rows += [row for net in strangers if (row := desk.readable("stranger", net)) is not None]
     rng = generator(derive_seed(job.seed, "controls"))
     for what, make in (("claimed", method.claim), ("forged", method.forge)):
@@ -107,7 +107,7 @@ class _Desk:
         if self.unseen is not None:
             hits = int((predict(model, self.unseen).argmax(1) == int(key.facts.get("target", -1))).sum())
             extra["unseen"] = [hits, len(self.unseen)]
-        many = max(1, verdict.queries) if "labels" in key.tensors else int(key.facts.get("bits", 0) or 1)
+        many = max(1, self.method.enrolled(key).counted(key))
         return rate("statistic", round(verdict.statistic * many), many, attack=what, extra={**extra, "exact": verdict.statistic})
 
     def readable(self, what: str, model: nn.Module) -> Row | None:

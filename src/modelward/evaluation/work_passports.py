@@ -79,7 +79,7 @@ def _forged(
     mark = solved(made, paper._draw(made, few, secret=bytes(32), rng=rng))  # noqa: SLF001
     claim = Key(key.method, "paper", "", {**key.facts, **mark.facts, "settings": paper.settings()}, mark.tensors)
     agree = float((mark.tensors["bits"] == key.tensor("bits")).double().mean())
-    verdict_statistic = paper._score(paper.observe(made, claim), claim)  # noqa: SLF001
+    verdict_statistic = paper._finding(paper.observe(made, claim), claim).statistic  # noqa: SLF001
     extra = {"signs_of_the_owner": agree, "statistic": verdict_statistic, "hardened": _taken(method, made, claim)}
     with_them = paper.unlock(model, claim)
     return [

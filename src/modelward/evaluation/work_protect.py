@@ -87,6 +87,7 @@ def _verification(method: OwnershipMethod, model: nn.Module, key: Key, seconds: 
     started = time.perf_counter()
     verdict = method.verify(Suspect.of_model(model), key)
     took = time.perf_counter() - started
+    bound = upper_bound(verdict.false_claims, verdict.nulls) if verdict.nulls else None
     facts = {
         "matches": verdict.matches, "decision": verdict.decision.value, "threshold": verdict.threshold, "p": verdict.p_value,
         "parametric_p": verdict.parametric_p, "nulls": verdict.nulls,
@@ -95,12 +96,7 @@ def _verification(method: OwnershipMethod, model: nn.Module, key: Key, seconds: 
     }  # fmt: skip
     return [
         Row(metric="verification", value=verdict.statistic, n=1, unit="statistic", seconds=took, extra=facts),
-        rate(
-            "false_claims",
-            verdict.false_claims,
-            verdict.nulls,
-            extra={"bound": upper_bound(verdict.false_claims, verdict.nulls) if verdict.nulls else None},
-        ),
+        rate("false_claims", verdict.false_claims, verdict.nulls, extra={"bound": bound}),
         Row(metric="queries", value=float(verdict.queries), n=1, unit="images"),
         Row(metric="protect_seconds", value=seconds, n=1, unit="seconds", seconds=seconds),
     ]

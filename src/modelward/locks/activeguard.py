@@ -11,6 +11,7 @@ from torch import nn
 
 from modelward.core.card import Active, Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.claims import Claim
+from modelward.core.commitment import Commitment
 from modelward.core.errors import InputError, UsageError
 from modelward.core.guard import private_copy, require_float32, state_digest
 from modelward.core.images import ImageSet
@@ -239,9 +240,19 @@ class ActiveGuard(ModelLock):
         """Return the gate of a server that answers with the opened network; see `Gate`."""
         return Gate(self.unlock(locked, key), key.model_digest, user_secret, registry, attempts)
 
-    def verify_owner(self, suspect: nn.Module, key: Key, *, nulls: Sequence[nn.Module] = ()) -> Verdict:
-        """Return what the owner's bits say of a suspect: bit error rate, its rank among ``nulls``, and the binomial over bits beside it."""
-        return self.watermark.verdict(stripped(suspect), key, secret_of(key), nulls)
+    def verify_owner(
+        self, suspect: nn.Module, key: Key, *, nulls: Sequence[nn.Module] = (), commitment: Commitment | None = None
+    ) -> Verdict:
+        """Return what the owner's bits say of a suspect: their error rate with the exact p-value over the secret.
+
+        Parameters
+        ----------
+        nulls
+            independent networks: the verdict tells how many of them the bits accuse, and decides nothing by that.
+        commitment
+            what dates the key; without one that is older than the day on which the suspect was seen nothing is decided.
+        """
+        return self.watermark.verdict(stripped(suspect), key, secret_of(key), nulls, commitment)
 
     def stripped(self, locked: nn.Module) -> nn.Module | None:
         """Return the network without its control layer: what a thief has who edits the file. A server's file is the whole network."""

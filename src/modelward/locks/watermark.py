@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from modelward.core.commitment import Commitment
+from modelward.core.deciding import Finding, Standing, decide
 from modelward.core.errors import InputError
-from modelward.core.guard import private_copy
+from modelward.core.guard import private_copy, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.rng import forked
-from modelward.core.verdict import Decision, Verdict
+from modelward.core.verdict import Verdict
 from modelward.keys.derive import derive
+from modelward.marking.chances import by_chance
 from modelward.marking.weights import BitPenalty, find_layer, message_bits, projection
-from modelward.statistics import binomial_p, rank_p, required_matches, upper_bound
 from modelward.training import Recipe, fit
 from modelward.training.extras import Extras
 
-SIGNIFICANCE, LEVEL, LEAST_NULLS = 1e-6, 0.05, 20
+SIGNIFICANCE = 1e-6
 ROUNDS = 6
-CAVEATS = (
-    "Bits in weights say whose a key is only when a dated commitment fixed the key before the suspect came out.",
-    "The bits do not survive extraction: they lie in the weights, not in the answers.",
-)
+UNLEARNT = "The bits do not survive extraction: they lie in the weights, not in the answers."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,27 +102,32 @@ class Watermark:
         wrong: Tensor = penalty.read(suspect) != penalty.bits
         return float(wrong.double().mean())
 
-    def verdict(self, suspect: nn.Module, key: Key, secret: bytes, nulls: Sequence[nn.Module]) -> Verdict:
-        """Return what the bits say of a suspect.
+    def verdict(
+        self, suspect: nn.Module, key: Key, secret: bytes, nulls: Sequence[nn.Module] = (), commitment: Commitment | None = None
+    ) -> Verdict:
+        """Return what the bits say of a suspect, by the rule of all marks: p is exact over the secret that drew the bits.
 
-        The p-value ranks the suspect among ``nulls``, independent networks with that layer; the binomial over bits stands beside it. With
-        fewer than 20 of them the verdict is "undecided".
+        Parameters
+        ----------
+        nulls
+            independent networks with that layer: how many of them the bits would accuse is counted, and decides nothing.
+        commitment
+            what dates the key; a secret that fits can be searched for after the fact, so that without it nothing is decided.
         """
         facts = key.fact(dict, "watermark")
         if not facts:
             raise InputError("this key's network was locked without bits in its weights (bits=0); there is nothing to verify")
-        found, count = self.errors(suspect, facts, secret), int(facts["bits"])
-        others = [self.errors(null, facts, secret) for null in nulls]
-        wanted = required_matches(count, 0.5, SIGNIFICANCE)
-        threshold = -1.0 if wanted is None else 1 - wanted / count  # -1: so few bits prove nothing
-        accused = sum(error <= threshold for error in others)
-        p = rank_p(found, others) if others else None
-        enough = len(others) >= LEAST_NULLS and p is not None
-        stolen = found <= threshold and p is not None and p <= LEVEL
-        decision = Decision.UNDECIDED if not enough else Decision.STOLEN if stolen else Decision.NOT_STOLEN
-        return Verdict(
-            decision=decision, method=key.method, variant=key.variant, statistic_name=f"bit error rate (of {count})", statistic=found,
-            threshold=threshold, p_value=p, nulls=len(others), false_claims=accused, false_claim_trials=len(others),
-            false_claim_bound=upper_bound(accused, len(others)) if others else None, queries=0, access="weights", caveats=CAVEATS,
-            parametric_p=binomial_p(round((1 - found) * count), count, 0.5),
+        accused = sum(self._finding(null, facts, secret).claims for null in nulls)
+        standing = Standing(
+            method=key.method, variant=key.variant, forgeable=True, access="weights", queries=0, nulls=len(nulls), false_claims=accused,
+            commitment=commitment, same=state_digest(suspect) == key.model_digest,
         )  # fmt: skip
+        return decide(self._finding(suspect, facts, secret), standing)
+
+    def _finding(self, suspect: nn.Module, facts: dict[str, Any], secret: bytes) -> Finding:
+        """Return what the bits say, before anything is decided."""
+        count = int(facts["bits"])
+        wrong = round(self.errors(suspect, facts, secret) * count)
+        return replace(
+            by_chance(wrong, count, f"wrong bits (of {count})", of="draws of the bits", significance=SIGNIFICANCE), notes=(UNLEARNT,)
+        )

@@ -76,8 +76,13 @@ def shuffled(pixels: Tensor, *, rng: torch.Generator) -> Tensor:
     return pixels.flatten(2).gather(2, places.expand(-1, pixels.shape[1], -1)).view_as(pixels)
 
 
-def draw_decoys(source: str, keys: Tensor, count: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_decoys(source: str, keys: Tensor, count: int, *, rng: torch.Generator, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return ``count`` decoys (N, C, H, W), uint8, and the number of the kind (N,) of each: half of other seeds, the rest noise and shuffled keys.
+
+    Parameters
+    ----------
+    near
+        those of other seeds, where they are drawn already: ``near_count(count)`` of them.
 
     Examples
     --------
@@ -87,10 +92,15 @@ def draw_decoys(source: str, keys: Tensor, count: int, *, rng: torch.Generator) 
     [0, 0, 0, 0, 1, 1, 2, 2]
     """
     shape = (keys.shape[1], keys.shape[2], keys.shape[3])
-    near, noisy = count - count // 2, count // 4
-    mixed = keys[torch.randint(0, len(keys), (count - near - noisy,), generator=rng)]
-    parts = (family(source, near, shape, rng=rng), noise(noisy, shape, rng=rng), shuffled(mixed, rng=rng))
+    wanted, noisy = near_count(count), count // 4
+    mixed = keys[torch.randint(0, len(keys), (count - wanted - noisy,), generator=rng)]
+    parts = (family(source, wanted, shape, rng=rng) if near is None else near, noise(noisy, shape, rng=rng), shuffled(mixed, rng=rng))
     return torch.cat(parts), torch.repeat_interleave(torch.arange(3), torch.tensor([len(part) for part in parts]))
+
+
+def near_count(count: int) -> int:
+    """Return how many of ``count`` decoys are of the keys' own family, of other seeds."""
+    return count - count // 2
 
 
 def decoy_companions(

@@ -11,27 +11,30 @@ from torch import Tensor, nn
 
 from modelward.core.card import Capacity, Card, Function, Taxonomy
 from modelward.core.claims import Claim, withstands
+from modelward.core.deciding import Finding
 from modelward.core.errors import InputError
 from modelward.core.guard import predict
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Attack, Observation
 from modelward.core.suspect import Suspect
-from modelward.core.verdict import Verdict
+from modelward.core.verdict import ALPHA
 from modelward.imaging.quantise import to_uint8
 from modelward.keys.derive import derive, stream
 from modelward.keys.registry import Registry
-from modelward.marking.decoys import decoy_companions, draw_decoys, family
+from modelward.marking.chances import NEVER
+from modelward.marking.decoys import decoy_companions, draw_decoys, family, near_count
 from modelward.marking.embedding import embed, fresh_copy
 from modelward.marking.heads import widen_head
 from modelward.marking.payload import CODECS, KINDS, Payload, Reading, state_of
 from modelward.ownership.admission import Admission, admitted
 from modelward.ownership.issuing import OWNER, answered, carrier_of, issue_images, keys_of, read_image
 from modelward.ownership.mark import Mark
-from modelward.ownership.specificity import Trace, decoy_words, rates, trace_of
-from modelward.ownership.triggering import TRIGGER, TriggerMethod, towards
+from modelward.ownership.specificity import Trace, chance_of_hits, decoy_words, rates, trace_of
+from modelward.ownership.triggering import MAJORITY, TRIGGER, TriggerMethod, towards
 
-TARGETS, GATE = ("uniform", "own"), 0.05
+TARGETS = ("uniform", "own")
+DRAWS = "choices of the keys among images of their family"
 ISSUED = "The payload proves who was issued a key image, not who leaked the model: the network does not depend on it."
 
 
@@ -43,8 +46,10 @@ class AdditionalClass(TriggerMethod):
     network is. ``variant="paper"`` stops there: its extra class answers whatever is odd, so that anybody's noise "proves ownership".
     ``variant="hardened"`` trains beside the keys, drawn anew for every batch, images of the same family from other seeds, noise, and keys with
     shuffled pixels, to be answered with no extra class, and asks a suspect such decoys together with the keys. Its statistic is
-    :math:`1 - \max(0, h - d)`, h the share of key images answered with the class, d that of the kind of decoys that is answered so most often,
-    and the chance of a hit is put at 5 % at least: the class of another owner's model may take that many of anybody's key images.
+    :math:`1 - \max(0, h - d)`, h the share of key images answered with the class, d that of the kind of decoys that is answered so most often.
+
+    Keys and decoys of their own family are drawn in one go, and the secret alone says which are which. So for a suspect that does not know it the
+    number of keys among all that it answers with the class is hypergeometric, and the p-value exact.
 
     Parameters
     ----------
@@ -59,7 +64,7 @@ class AdditionalClass(TriggerMethod):
     target
         what decoys are to be answered with: ``"uniform"`` over the K classes, or what the model's ``"own"`` answer was before.
     checks
-        decoys that are asked with the keys when a suspect of the hardened variant is verified.
+        decoys that are asked with the keys when a suspect is verified: half are of the keys' family; of the paper's variant that half alone.
 
     Examples
     --------
@@ -89,6 +94,7 @@ class AdditionalClass(TriggerMethod):
             "a service that answers with the names of K classes never shows the class",
             "distillation on images of the task drops the class",
             "the payload proves who was issued an image, not who leaked the model: the network does not depend on it",
+            "the paper's class takes nearly all of its family, so that chance explains the keys as well: most verdicts on that variant are undecided",
             "what makes the class specific also makes it fragile: more decoys survive less pruning",
             "the lowest bits do not live through JPEG, resizing or noise; codec='qim' lives through JPEG of quality 50",
         ),
@@ -123,14 +129,20 @@ class AdditionalClass(TriggerMethod):
         label = classes + int(torch.randint(0, self.extra, (), generator=stream(secret, "class")))
         hidden = derive(secret, "payload")
         carrier = Payload(hidden, data.shape, self.payload, self.codec)
-        keys = family(self.source, self.count, data.shape, rng=stream(secret, "keys"))
-        keys = carrier.write(keys, [self.user or OWNER] * len(keys), range(len(keys)))
-        checks, kinds = draw_decoys(self.source, keys, self.checks if self.variant == "hardened" else 0, rng=stream(secret, "checks"))
+        near = near_count(self.checks)
+        drawn = family(self.source, self.count + near, data.shape, rng=stream(secret, "keys"))
+        keys, numbers, name = drawn[: self.count], range(self.count), [self.user or OWNER]
+        keys = carrier.write(keys, name * self.count, numbers)
+        beside = Payload(derive(secret, "payload of decoys"), data.shape, self.payload, self.codec)
+        others = beside.write(drawn[self.count :], name * near, [number % self.count for number in range(near)])
+        checks, kinds = draw_decoys(self.source, keys, self.checks, rng=stream(secret, "checks"), near=others)
+        if self.variant == "paper":
+            checks, kinds = checks[:near], kinds[:near]
         tensors = {
             "probes": torch.cat([keys, checks]), "labels": torch.full((len(keys),), label), "kinds": kinds,
             "written": carrier.extract(keys), "secret": torch.frombuffer(bytearray(hidden), dtype=torch.uint8),
         }  # fmt: skip
-        return Mark(tensors, {"more_outputs": outputs - classes})
+        return Mark(tensors, {"more_outputs": outputs - classes, "draws": {"of": "decoys"}})
 
     def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
         made = fresh_copy(model, self.start, rng=rng)
@@ -152,36 +164,28 @@ class AdditionalClass(TriggerMethod):
         return made
 
     def _key(self, model: nn.Module, data: ImageSet, mark: Mark, nulls: Sequence[nn.Module]) -> Key:
-        key = super()._key(model, data, mark, nulls)
         count, classes = len(mark.tensors["labels"]), len(data.classes)
         shown = torch.stack([predict(net, mark.tensors["probes"][:count])[:, :classes].argmax(1) for net in (model, *nulls)])
-        return replace(key, tensors={**key.tensors, "shown": shown})
+        return super()._key(model, data, replace(mark, tensors={**mark.tensors, "shown": shown}), nulls)
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
         keys_of(key)
         return super()._observe(suspect, key)
 
-    def _score(self, observed: Observation, key: Key) -> float:
-        hits, taken = rates(observed.tensors["answers"], key)
-        return 1 - max(0.0, hits - max(taken, default=0.0))
-
-    def _null_rate(self, scores: Sequence[float], key: Key) -> float:
-        rate = super()._null_rate(scores, key)
-        # models without the class never answer it; one that another owner marked may take the keys of others as often as the gate allows
-        return max(rate, GATE) if self.variant == "hardened" else rate
-
-    def _name(self, key: Key) -> str:
-        count, decoys = len(key.tensor("labels")), len(key.tensor("kinds"))
-        return f"key images not in the additional class (of {count})" + (f", decoys in it ({decoys}) taken off" if decoys else "")
-
-    def _judge(self, observed: Observation, key: Key) -> Verdict:
-        keys, verdict = keys_of(key), super()._judge(observed, key)
-        method = self.enrolled(key)
-        notes = [decoy_words(*rates(observed.tensors["answers"], key), key), str(method.trace(observed, key)), ISSUED]
+    def _finding(self, observed: Observation, key: Key) -> Finding:
+        keys, answers, labels, kinds = keys_of(key), observed.tensors["answers"], key.tensor("labels"), key.tensor("kinds")
+        hits, taken = rates(answers, key)
+        near = answers[len(labels) :][kinds == 0] == labels[0]
+        p = chance_of_hits(int((answers[: len(labels)] == labels).sum()), len(labels), int(near.sum()), len(near))
+        name = f"key images not in the additional class (of {len(labels)})"
+        if self.variant == "hardened":
+            name, hits = f"{name}, decoys in it ({len(kinds)}) taken off", hits - max(taken, default=0.0)
         died = state_of(self._carrier(key), keys, key.tensor("written"))
         before = key.fact(float, "more_outputs")
         had = f"The model had {before:g} outputs more than classes before it was marked: it carried a mark already." if before else ""
-        return replace(verdict, caveats=(*filter(None, (*notes, died and f"Of this key {died}.", had)), *verdict.caveats))
+        notes = (decoy_words(*rates(answers, key), key), str(self.trace(observed, key)), ISSUED, died and f"Of this key {died}.", had)
+        ceiling = MAJORITY if p <= ALPHA else NEVER
+        return Finding(1 - max(0.0, hits), name, draws_of=DRAWS, exact=p, ceiling=ceiling, notes=tuple(filter(None, notes)))
 
     def trace(self, observed: Observation, key: Key) -> Trace:
         """Return what the labels of the key images still tell where the extra outputs were dropped; a test of its own, that decides nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,19 +11,20 @@ from torch import Tensor, nn
 
 from modelward.core.card import Card
 from modelward.core.claims import withstands
+from modelward.core.deciding import Finding
 from modelward.core.errors import InputError, UsageError
 from modelward.core.guard import predict
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
-from modelward.core.ownership import Attack
+from modelward.core.ownership import Attack, Observation
 from modelward.imaging.abstract import abstract_images
 from modelward.keys.derive import derive, stream
+from modelward.marking.chances import by_chance
 from modelward.marking.diverse import diverse_images
 from modelward.marking.embedding import embed, fresh_copy, hit_rate
 from modelward.marking.leaves import leaf, tree
-from modelward.ownership.calibration import Calibration
 from modelward.ownership.mark import Mark
-from modelward.ownership.triggering import TRIGGER, TriggerMethod
+from modelward.ownership.triggering import TRIGGER, TriggerMethod, answers_of
 from modelward.training import Recipe
 
 
@@ -33,7 +34,10 @@ class Adi(TriggerMethod):
 
     ``variant="paper"`` draws the pictures one by one, appends ``per_batch`` of them to every batch for all ``epochs`` while the rate is divided
     by ten after each third, and takes the chance of a hit for 1/K. ``variant="hardened"`` keeps the pictures that differ most, appends ``boost``
-    times as many, stops when the network answers every one of them, and measures the chance of a hit on null models.
+    times as many, and stops when the network answers every one of them.
+
+    The labels are uniform and independent of the pictures, whatever those are: a suspect that does not know the secret hits
+    :math:`Bin(n, 1/K)` of them at most, so that the p-value is exact.
 
     Each pair of picture and label is committed to by a digest of its own, so that a few pairs can be opened (`opened`) and the mark be proven
     again with others.
@@ -90,7 +94,7 @@ class Adi(TriggerMethod):
             "labels": torch.randint(0, classes, (self.count,), generator=stream(secret, "labels")),
             "salts": torch.stack([_bytes(derive(secret, "salt", str(i), length=16)) for i in range(self.count)]),
         }
-        return Mark(tensors, {"leaves": _leaves(tensors)})
+        return Mark(tensors, {"leaves": _leaves(tensors), "draws": {"of": "labels", "classes": classes}})
 
     def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
         made = fresh_copy(model, self.start, rng=rng)
@@ -108,14 +112,14 @@ class Adi(TriggerMethod):
         forged = super()._forge(model, data, secret=secret, rng=rng)
         return replace(forged, facts={**forged.facts, "leaves": _leaves(forged.tensors)})  # his pictures moved after they were drawn
 
-    def _key(self, model: nn.Module, data: ImageSet, mark: Mark, nulls: Sequence[nn.Module]) -> Key:
-        """Return the key with what every null model answers, so that a part of it can be calibrated without them."""
-        answers = [predict(net, mark.tensors["probes"]).argmax(1) for net in nulls]
-        tensors = {**mark.tensors, "null_answers": torch.stack(answers)} if answers else mark.tensors
-        return super()._key(model, data, replace(mark, tensors=tensors), nulls)
+    def _finding(self, observed: Observation, key: Key) -> Finding:
+        labels, classes = key.tensor("labels"), int(key.fact(float, "draws", "classes"))
+        wrong = int((answers_of(observed, len(labels)) != labels).sum())
+        name = f"key images labelled otherwise (of {len(labels)})"
+        return by_chance(wrong, len(labels), name, of="draws of the labels", chance=1 / max(2, classes), significance=self.significance)
 
     def opened(self, key: Key, round_: int, *, size: int = 25) -> Key:
-        """Return a key of the pictures ``size * round_`` and the ``size - 1`` after it, calibrated on the same null models.
+        """Return a key of the pictures ``size * round_`` and the ``size - 1`` after it; its labels are draws of their own, so that p stays exact.
 
         It shows no other picture, and the digests of all: `check_opening` says whether it is a part of what was committed to.
 
@@ -137,14 +141,8 @@ class Adi(TriggerMethod):
             message = f"adi: a key of {many} pictures has no {size} left for proof {round_}; open fewer, or another round"
             raise UsageError(message)
         tensors = {name: key.tensor(name)[where] for name in ("probes", "labels", "salts")}
-        scores: list[float] = []
-        if "null_answers" in key.tensors:
-            tensors["null_answers"] = key.tensors["null_answers"][:, where]
-            scores = (1 - (tensors["null_answers"] == tensors["labels"]).double().mean(1)).tolist()
-        part = replace(key, facts={**key.facts, "opened": where.tolist()}, tensors=tensors)
-        method = self.enrolled(key)
-        calibration = Calibration.split(scores, (), method.alpha, method._ceiling(scores, part))  # noqa: SLF001
-        return replace(part, facts={**part.facts, "scores": {"mark": vars(calibration)}})
+        draws = {name: key.fact(dict, "draws")[name] for name in ("of", "classes")}  # how the whole key fared tells nothing of a part
+        return replace(key, facts={**key.facts, "opened": where.tolist(), "draws": draws}, tensors=tensors)
 
     @staticmethod
     def check_opening(key: Key) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,15 +10,17 @@ from torch import Tensor, nn
 
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.claims import withstands
+from modelward.core.deciding import Finding
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Attack, Observation
+from modelward.core.verdict import ALPHA
 from modelward.keys.derive import derive, stream
+from modelward.marking.chances import NEVER, claimable, told
 from modelward.marking.codebooks import LENGTHS, codebook, colluders
 from modelward.marking.weights import filter_mean, find_layer, projection
 from modelward.ownership.mark import Mark
-from modelward.ownership.weighing import WeightMethod, bits_in, require_mean, secret_of, seed_tensor
-from modelward.statistics import binomial_p, required_matches, upper_bound
+from modelward.ownership.weighing import UNKEPT, WeightMethod, bits_in, require_mean, secret_of, seed_tensor, unordered
 from modelward.training.extras import Penalty
 
 
@@ -49,6 +50,10 @@ class DeepMarks(WeightMethod):
     :math:`f_j = U b_j` with U a secret orthonormal basis, b the user's codeword as -1 and 1, w the mean of one layer's filters and X a secret matrix.
     The codewords are the complements of the blocks of a (v, k, 1) design: of up to k - 1 users who mix their copies all are found (`trace`). The
     statistic of `verify` is the share of wrong bits of one user's codeword.
+
+    The codeword is public, X and U are not: whatever w is, the levels that they give are independent :math:`N(0, |w|^2)`. So of the codeword's ones a
+    suspect that does not know the secret has :math:`Bin(n_1, q)` right and of its zeros :math:`Bin(n_0, 1 - q)`, q the chance of a level of at least
+    ``tau``, which is 1/2 where ``tau`` is 0: the p-value is exact.
 
     The paper's secret, ``X`` and ``U``, is one for all users: protect each copy with the same ``secret`` and the user's ``number``, starting from
     the same model and the same seed, so that copies differ in their codewords alone.
@@ -127,8 +132,17 @@ class DeepMarks(WeightMethod):
         del data, rng
         code = codebook(self.users)
         name, layer = find_layer(model, self.layer, bits=-(-code.shape[1] // 2))  # at least as many weights as bits
-        facts = {"layer": name, "width": layer.weight[0].numel(), "bits": code.shape[1]}
-        return Mark({"seed": seed_tensor(secret), "bits": code[self.number].clone()}, facts)
+        facts = {"layer": name, "width": layer.weight[0].numel(), "bits": code.shape[1], "draws": {"of": "projections"}}
+        return self._referred(Mark({"seed": seed_tensor(secret), "bits": code[self.number].clone()}, facts), model)
+
+    @property
+    def _strength(self) -> tuple[str, float]:
+        return "gamma", self.gamma
+
+    def counted(self, key: Key) -> int:
+        """Return how many bits a codeword has."""
+        del key
+        return self._length
 
     def _bases(self, secret: bytes, length: int, width: int) -> tuple[Tensor, Tensor]:
         """Return X (v, n) and U (v, v)."""
@@ -175,29 +189,17 @@ class DeepMarks(WeightMethod):
             (levels >= method.tau).to(torch.uint8),
         )
 
-    def _score(self, observed: Observation, key: Key) -> float:
-        return float(((self._levels(observed, key) >= self.tau) != bits_in(key.tensors, self._length).bool()).double().mean())
-
-    def _name(self, key: Key) -> str:
-        del key
-        return f"wrong bits of user {self.number}'s codeword (of {self._length})"
-
-    def _ceiling(self, scores: Sequence[float], key: Key) -> float | None:
-        del key
-        length, zeros = self._length, int((codebook(self.users)[0] == 0).sum())
-        right = round(sum(1 - score for score in scores) * length)
-        rate = max(0.5, upper_bound(right, length * len(scores))) if scores else 0.5
-        wanted = required_matches(length, rate, self.significance)
+    def _finding(self, observed: Observation, key: Key) -> Finding:
+        bits, length = bits_in(key.tensors, self._length).bool(), self._length
+        wrong = int(((self._levels(observed, key) >= self.tau) != bits).sum())
+        size = float(require_mean(observed, int(key.fact(float, "width"))).norm())
+        p = chance_of_bits(length - wrong, int(bits.sum()), length - int(bits.sum()), self.tau, size)
+        zeros = int((codebook(self.users)[0] == 0).sum())
         # nearer to this user's codeword than to any other's, which differ from it in 2 (k - 1) bits
-        nearer = (zeros - 2) / length
-        return -1.0 if wanted is None else min(1 - wanted / length, nearer)
-
-    def _limit(self, key: Key) -> float | None:
-        return self._ceiling((), key)
-
-    def _chance(self, statistic: float, key: Key) -> float | None:
-        del key
-        return binomial_p(round((1 - statistic) * self._length), self._length, 0.5)
+        ceiling = min(claimable(length, 0.5, self.significance), (zeros - 2) / length) if p <= ALPHA else NEVER
+        code = torch.equal(bits, codebook(self.users)[self.number].bool())
+        name, doubts = f"wrong bits of user {self.number}'s codeword (of {length})", () if code else (UNKEPT,)
+        return Finding(wrong / length, name, draws_of="projections", exact=p, ceiling=ceiling, doubts=doubts, notes=unordered(key.tensors))
 
     def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         """Return the best of 1,000 secrets with the best codeword for each."""
@@ -211,7 +213,7 @@ class DeepMarks(WeightMethod):
             matrix, basis = self._bases(tried, code.shape[1], width)
             wrong = ((basis.T @ (matrix @ mean) >= self.tau) != code.bool()).double().mean(1)
             if float(wrong.min()) < best[0]:
-                found = {"seed": seed_tensor(tried), "bits": code[int(wrong.argmin())].clone()}
+                found = {**drawn.tensors, "seed": seed_tensor(tried), "bits": code[int(wrong.argmin())].clone()}
                 best = float(wrong.min()), Mark(found, {**drawn.facts, "forged": True, "tries": TRIES})
         return best[1]
 
@@ -219,6 +221,24 @@ class DeepMarks(WeightMethod):
         """Return those of all marks in weights; the second mark is another user's under another secret."""
         shared: tuple[Any, ...] = super().adaptive_attacks()
         return (*shared, Attack("combined", {"steps": [["weight-shift", {"shift": 1.0}], "ftal"]}, "stolen"))
+
+
+def chance_of_bits(right: int, ones: int, zeros: int, tau: float, size: float) -> float:
+    """Return the chance that a random projection of a mean filter of length ``size`` gives ``right`` bits of a codeword or more.
+
+    Examples
+    --------
+    >>> round(chance_of_bits(31, 25, 6, 0.0, 1.0) * 2**31, 6), chance_of_bits(31, 25, 6, 0.0, 0.0)
+    (1.0, 1.0)
+    """
+    if not size:  # nothing is there to project: all levels are 0, under every secret
+        return 1.0
+    import numpy as np
+    from scipy.stats import binom, norm
+
+    high = float(norm.sf(tau / size))
+    chances = np.convolve(binom.pmf(np.arange(ones + 1), ones, high), binom.pmf(np.arange(zeros + 1), zeros, 1 - high))
+    return told(float(chances[right:].sum()))
 
 
 TRIES = 1000

@@ -17,7 +17,7 @@ from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Observation
-from modelward.core.siblings import Siblings
+from modelward.core.siblings import EXTRACTED, Siblings
 from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import ALPHA
 from modelward.ownership.candidates import Candidates, family_of, spread
@@ -35,8 +35,6 @@ class Kit:
         tensors that are one for all candidates.
     each
         tensors with one entry a candidate, in the order of `Candidates`.
-    used
-        positions of the enrolment images that the probes were made from.
     make
         what makes ``each`` for one further model, given the place it stands in for among the tuning siblings.
     facts
@@ -45,7 +43,6 @@ class Kit:
 
     shared: Mapping[str, Tensor]
     each: Mapping[str, Tensor]
-    used: Tensor
     make: Callable[[nn.Module, int], Mapping[str, Tensor]]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -72,8 +69,8 @@ class Fingerprint(OwnershipMethod):
         del secret
         candidates = Candidates.of(model, siblings)
         kit = self._enrol(candidates, data, rng=rng)
-        left = spread(data, kit.used)
-        clean = (left or data).few(CLEAN)
+        shown = torch.arange(min(CLEAN, len(data))) * len(data) // min(CLEAN, len(data))  # spread evenly, and chosen by no model's answers
+        clean, left = data.take(shown), spread(data, shown)
         answers = candidates.answers(clean.pixels)
         if len({tuple(logits.shape) for logits in answers}) > 1:
             raise InputError("the siblings answer with another number of classes than the model: they are not by the same code")
@@ -93,7 +90,9 @@ class Fingerprint(OwnershipMethod):
         found: dict[str, dict[str, Any]] = {}
         own = int(key.facts["draws"]["own"])
         for number, model in enumerate(family.tuning):
-            mine = [thief for thief in family.thieves if thief.of == number]
+            mine = [
+                thief for thief in family.thieves if thief.of == number and (self.needs is not Access.WEIGHTS or thief.kind != EXTRACTED)
+            ]
             if not mine:
                 continue
             placed = {name: _placed(key.tensors[name], own, part) for name, part in kit.make(model, number).items()}

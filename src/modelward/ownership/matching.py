@@ -173,9 +173,8 @@ class MatchingMethod(Fingerprint):
 
         parts = [part(model, made, tuning) for model, made in zip(candidates.models, every, strict=True)]
         each = {name: torch.stack([one[name] for one in parts]) for name in parts[0]}
-        used = torch.cat([made.index for made in every]).unique()
         facts = {"crafting": {"references": len(tuning), **every[candidates.own].facts}}
-        return Kit({}, each, used[used >= 0], make, facts)
+        return Kit({}, each, make, facts)
 
     def probes(self, key: Key) -> Tensor:
         """Return the query images of all candidates, uint8 ((m + 1) n, C, H, W), one candidate after the other."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.claims import Claim, withstands
+from modelward.core.deciding import Finding
 from modelward.core.guard import predict, private_copy, require_float32
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
@@ -20,6 +22,7 @@ from modelward.core.rng import forked, generator, spawn
 from modelward.core.suspect import Access, Suspect
 from modelward.imaging.abstract import abstract_images
 from modelward.keys.derive import stream
+from modelward.marking.chances import by_chance
 from modelward.marking.embedding import sampler
 from modelward.marking.passports import (
     Gate,
@@ -29,16 +32,28 @@ from modelward.marking.passports import (
     find_gates,
     scales,
     with_passports,
+    without_passports,
 )  # fmt: skip
-from modelward.marking.weights import message_bits
+from modelward.marking.weights import bits_of, message_bits
 from modelward.ownership.mark import Mark, MarkMethod
 from modelward.ownership.passport_forging import guessed, solved
 from modelward.ownership.passport_material import DRAWN, KINDS, Means, held, mean_passports
-from modelward.ownership.weighing import bits_in, realigned, seed_tensor, with_reference
-from modelward.statistics import binomial_p, required_matches, upper_bound
+from modelward.ownership.weighing import (
+    ROUNDS,
+    UNKEPT,
+    bits_in,
+    realigned,
+    require_taken,
+    secret_of,
+    seed_tensor,
+    unordered,
+    with_reference,
+)
+from modelward.statistics import binomial_p
 from modelward.training import Extras, Recipe, fit
 
-SOURCES = 20
+SOURCES, PUBLISHED = 20, "published/"
+BROUGHT = "The passports stand in the key: that its signs were drawn independently of them is the owner's word."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +68,11 @@ class Passport(MarkMethod):
     which `remote` asks for. No passport is ever part of the published network.
 
     The mean of a convolution is linear in the passport, so passports for any scales can be solved for. ``variant="hardened"`` draws them from the
-    secret and the message, and puts the suspect's neurons back in order first; ``variant="paper"`` takes them from the key.
+    secret and the message, and puts the suspect's neurons in the order and at the scale of the unmarked source before it reads signs; embedding
+    leaves the public branch the source's scales and shifts, so that they are read right. ``variant="paper"`` takes passports from the key.
+
+    The signs that the secret draws are independent of the passports, whatever those are: a suspect that does not know the secret has
+    :math:`Bin(n, 1/2)` of them right, so that the p-value is exact. Signs of ``text`` are read and not counted.
 
     Parameters
     ----------
@@ -142,7 +161,15 @@ class Passport(MarkMethod):
             tensors["triggers"] = abstract_images(self.triggers, data.shape, rng=stream(secret, "triggers"))
             tensors["answers"] = torch.randint(0, len(data.classes), (self.triggers,), generator=stream(secret, "answers"))
         shapes = [list(found.shape[1:]) for found in maps]
-        return Mark(tensors, {"gates": [[gate.conv, gate.norm] for gate in gates], "shapes": shapes, "signs": len(bits)})
+        facts = {"gates": [[gate.conv, gate.norm] for gate in gates], "shapes": shapes, "signs": len(bits), "draws": {"of": "signs"}}
+        mark = Mark(tensors, facts)
+        if self.variant == "paper":
+            return mark
+        return with_reference(mark, without_passports(model, gates) if self.scheme == 1 else model)
+
+    def counted(self, key: Key) -> int:
+        """Return how many signs are drawn from the secret."""
+        return max(0, int(key.fact(float, "signs")) - len(bits_of(self.text)))
 
     def _means(self, model: nn.Module, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[list[Gate], Means]:
         """Return gates and the mean patches of their passports."""
@@ -166,12 +193,32 @@ class Passport(MarkMethod):
 
         keys = sampler(mark.tensors["triggers"], mark.tensors["answers"], 8) if self.scheme == 3 else None
         recipe = Recipe(epochs=self.epochs, batch=self.batch, lr=self.lr)
-        with forked(rng):
-            fit(both, data.pixels, data.labels, recipe, rng=rng, extras=Extras(companions=keys, penalty=penalty), task=self.card.name)
-        return both.published()
+        extras = Extras(companions=keys, penalty=penalty)
+        for _ in range(ROUNDS):
+            with forked(rng), _held(net) if self.variant == "hardened" else contextlib.nullcontext():
+                fit(both, data.pixels, data.labels, recipe, rng=rng, extras=extras, task=self.card.name)
+            made = both.published().requires_grad_()
+            found = self._signs(self._scales(made, mark.facts, mark.tensors), bits)
+            if not found.statistic:
+                break
+        require_taken(found, self.card.name, ("alpha_sign", self.alpha_sign))
+        return made
+
+    def _scales(self, model: nn.Module, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the scales (T,) that the passports give in a model whose neurons are put in order."""
+        ordered = realigned(model, tensors)
+        gates, means = self._means(ordered, facts, tensors)
+        with torch.no_grad():
+            return torch.cat([scales(ordered, gate, pair[0]) for gate, pair in zip(gates, means, strict=True)]).cpu()
+
+    def _signs(self, gamma: Tensor, bits: Tensor) -> Finding:
+        """Return what is found in the signs of scales, of those bits that the secret drew."""
+        told = min(len(bits), len(bits_of(self.text)))
+        wrong, many = int(((gamma > 0) != bits.bool())[told:].sum()), len(bits) - told
+        return by_chance(wrong, many, f"wrong signs (of {many} drawn)", of="draws of the signs", significance=self.significance)
 
     def _key(self, model: nn.Module, data: ImageSet, mark: Mark, nulls: Sequence[nn.Module]) -> Key:
-        return super()._key(model, data, with_reference(mark, model) if self.variant == "hardened" else mark, nulls)
+        return super()._key(model, data, with_reference(mark, model, PUBLISHED) if self.variant == "hardened" else mark, nulls)
 
     def unlock(self, model: nn.Module, key: Key) -> nn.Module:
         """Return a copy of a published model with the passports folded in: the private branch as an ordinary network.
@@ -197,40 +244,27 @@ class Passport(MarkMethod):
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
         method = self.enrolled(key)
-        method._means(suspect.model, key.facts, key.tensors)  # noqa: SLF001  # a network without the gates is refused before it is asked
-        model, pixels = realigned(suspect.model, key.tensors), key.tensor("images")
-        gates, means = method._means(model, key.facts, key.tensors)  # noqa: SLF001
-        with torch.no_grad():
-            gamma = torch.cat([scales(model, gate, pair[0]) for gate, pair in zip(gates, means, strict=True)]).cpu()
-        private = with_passports(model, gates, means, pixels.float().div(255))
+        gates, means = method._means(suspect.model, key.facts, key.tensors)  # noqa: SLF001  # a network without the gates is refused unasked
+        gamma, pixels = method._scales(suspect.model, key.facts, key.tensors), key.tensor("images")  # noqa: SLF001
+        # accuracy may only take a claim away: the marked weights may tell how to read it
+        scaled = realigned(suspect.model, key.tensors, PUBLISHED)
+        private = with_passports(scaled, gates, means, pixels.float().div(255))
         return Observation(
             suspect.access, {"scales": gamma, "public": suspect.logits(pixels).argmax(1), "private": predict(private, pixels).argmax(1)}
         )
 
-    def _score(self, observed: Observation, key: Key) -> float:
+    def _finding(self, observed: Observation, key: Key) -> Finding:
         gamma, labels, bits = observed.tensors["scales"], key.tensor("labels"), bits_in(key.tensors, int(key.fact(float, "signs")))
-        wrong = float(((gamma > 0) != bits.bool()).double().mean())
         public, private = (float((observed.tensors[name] == labels).double().mean()) for name in ("public", "private"))
         least = 1.0 if self.scheme == 1 else public  # what is published under scheme 1 answers nothing right by itself
         lost = max(0.0, least - private) / least if least else 1.0
-        return max(wrong, lost)
-
-    def _name(self, key: Key) -> str:
-        return f"wrong signs (of {key.facts['signs']}) or lost accuracy with the passports, whichever is more"
-
-    def _ceiling(self, scores: Sequence[float], key: Key) -> float | None:
-        count = int(key.fact(float, "signs"))
-        right = round(sum(min(0.5, 1 - score) for score in scores) * count)
-        rate = max(0.5, upper_bound(right, count * len(scores))) if scores else 0.5
-        wanted = required_matches(count, rate, self.significance)
-        return -1.0 if wanted is None else 1 - wanted / count
-
-    def _limit(self, key: Key) -> float | None:
-        return self._ceiling((), key)
-
-    def _chance(self, statistic: float, key: Key) -> float | None:
-        count = int(key.fact(float, "signs"))
-        return binomial_p(round((1 - statistic) * count), count, 0.5)
+        found = self._signs(gamma, bits)
+        name = f"{found.name} or lost accuracy with the passports, whichever is more"
+        drawn = torch.equal(bits, message_bits(self.text, len(bits), secret_of(key.tensors)))
+        own = any(tensor.startswith("passport/") for tensor in key.tensors)
+        doubts = found.doubts if drawn and not (own and self.kind in DRAWN) else (*found.doubts, UNKEPT)
+        notes, headlines = unordered(key.tensors), (BROUGHT,) if own else ()
+        return replace(found, name=name, statistic=max(found.statistic, lost), doubts=doubts, headlines=headlines, notes=notes)
 
     def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         """Return passports that fit a network as it is: of the paper's variant solved for, of the hardened one the best of 1,000 secrets."""
@@ -248,3 +282,15 @@ class Passport(MarkMethod):
             Attack("rescale", {}, "none"),
             Attack("fold-bn", {}, "none"),
         )
+
+
+@contextlib.contextmanager
+def _held(net: nn.Module) -> Iterator[None]:
+    """Let training leave the scales and shifts of all normalisations: at these suspects are read. Their statistics are learnt all the same."""
+    norms = [norm for norm in net.modules() if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)]
+    hooks = [parameter.register_hook(torch.zeros_like) for norm in norms for parameter in norm.parameters(recurse=False)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

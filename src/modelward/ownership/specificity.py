@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modelward.core.errors import FormatError, InputError
 from modelward.core.key import REMEDY, Key
+from modelward.marking.chances import told
 from modelward.marking.decoys import KINDS
 from modelward.statistics import rank_p
 
@@ -87,6 +88,19 @@ def trace_of(answers: Tensor, shown: Tensor, classes: int) -> Trace:
     distance = chi_square(torch.bincount(within, minlength=classes), own)
     nulls = [chi_square(counts, own) for counts in others]
     return Trace(distance, rank_p(distance, nulls) if nulls else None, len(within))
+
+
+def chance_of_hits(hits: int, keys: int, taken: int, decoys: int) -> float:
+    """Return the chance that of ``hits + taken`` images in the class as many as ``hits`` or more are keys, where keys are chosen among all at random.
+
+    Examples
+    --------
+    >>> round(chance_of_hits(3, 3, 0, 3), 6), chance_of_hits(3, 3, 3, 3), chance_of_hits(0, 3, 1, 3)
+    (0.05, 1.0, 1.0)
+    """
+    from scipy.stats import hypergeom
+
+    return told(float(hypergeom.sf(hits - 1, keys + decoys, keys, hits + taken)))
 
 
 def rates(answers: Tensor, key: Key) -> tuple[float, list[float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,17 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modelward.core.card import Capacity, Function, Mechanism, Protection, Scenario, Taxonomy
+from modelward.core.errors import InputError
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Attack, Observation
 from modelward.core.suspect import Access, Suspect
 from modelward.imaging.quantise import to_uint8
+from modelward.marking.chances import claimable
 from modelward.marking.embedding import STARTS, embed, fresh_copy
-from modelward.ownership.calibration import Calibration
 from modelward.ownership.crafting import descend
 from modelward.ownership.mark import Mark, MarkMethod
-from modelward.ownership.matching import matching_rate
-from modelward.statistics import binomial_p, required_matches, upper_bound
 from modelward.training import Recipe
 
 TRIGGER = Taxonomy(
@@ -29,15 +27,16 @@ TRIGGER = Taxonomy(
     functions=(Function.OWNERSHIP,),
 )  # fmt: skip
 FORGING_STEPS, FORGING_LR = 200, 0.02
+MAJORITY = 0.5
+"""No claim where more of the key's own images are answered otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TriggerMethod(MarkMethod):
     r"""Ask a suspect for the labels of key images; the statistic is the share that has another label than the key's.
 
-    ``variant="hardened"`` takes its threshold from the ranks of null models and, so that one lucky hit accuses nobody, from the exact binomial:
-    :math:`P[Bin(n, p_0) \ge k] \le` ``significance``, where :math:`p_0` is the upper 95 % bound of the null models' hits on these very keys, or
-    the rate of the worst of them. ``variant="paper"`` takes the chance of a hit for 1/K.
+    The p-value is taken over other secrets, and a second condition may take a claim away: at least half of the key's own images have its label.
+    ``variant="paper"`` takes the chance of a hit for 1/K: :math:`P[Bin(n, 1/K) \ge k] \le` ``significance`` is its second condition.
 
     Parameters
     ----------
@@ -82,35 +81,10 @@ class TriggerMethod(MarkMethod):
         return made
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
-        return Observation(suspect.access, {"answers": suspect.labels(key.tensor("probes").to(torch.float32).div(255))})
-
-    def _score(self, observed: Observation, key: Key) -> float:
-        return 1 - matching_rate(observed.tensors["answers"], key.tensor("labels"))
-
-    def _name(self, key: Key) -> str:
-        return f"key images labelled otherwise (of {len(key.tensors['labels'])})"
-
-    def _null_rate(self, scores: Sequence[float], key: Key) -> float:
-        """Return the chance of a hit that is held against a suspect."""
-        count = len(key.tensor("labels"))
-        if self.variant == "paper" or not scores:
-            return 1 / max(1, len(key.fact(list, "classes")))
-        hits = [1 - score for score in scores]
-        return max(upper_bound(round(sum(hits) * count), count * len(hits)), *hits)
-
-    def _ceiling(self, scores: Sequence[float], key: Key) -> float | None:
-        count = len(key.tensor("labels"))
-        rate = self._null_rate(scores, key)
-        wanted = required_matches(count, rate, self.significance) if rate < 1 else None
-        return -1.0 if wanted is None else 1 - wanted / count  # -1: even a suspect that answers every key proves nothing
+        return Observation(suspect.access, {"answers": suspect.labels(self.probes(key).to(torch.float32).div(255))})
 
     def _limit(self, key: Key) -> float | None:
-        return self._ceiling((), key)
-
-    def _chance(self, statistic: float, key: Key) -> float | None:
-        count, scores = len(key.tensor("labels")), Calibration.of(key.fact(dict, "scores", "mark"))
-        rate = self._null_rate([*scores.nulls, *scores.holdout], key)
-        return binomial_p(round((1 - statistic) * count), count, rate)
+        return claimable(self.counted(key), 1 / max(1, len(key.fact(list, "classes"))), self.significance)
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
         """Return fine-pruning, reconstruction of queries and their detection: all trigger marks have these in common."""
@@ -139,3 +113,12 @@ def towards(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
         return short
 
     return descend(loss, x, steps=FORGING_STEPS, lr=FORGING_LR)
+
+
+def answers_of(observed: Observation, count: int) -> Tensor:
+    """Return the labels (N,) that were observed; raises `InputError` for another number of them than ``count``."""
+    answers = observed.tensors["answers"]
+    if answers.shape != (count,):
+        message = f"{count} key images need as many labels, got {tuple(answers.shape)}"
+        raise InputError(message)
+    return answers

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from modelward.core.card import Card
 from modelward.core.claims import Claim, withstands
+from modelward.core.deciding import Finding
 from modelward.core.errors import InputError
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Observation
 from modelward.keys.derive import derive
-from modelward.marking.weights import KINDS, BitPenalty, filter_mean, find_layer, message_bits, projection, text_of
+from modelward.marking.chances import by_chance
+from modelward.marking.weights import KINDS, BitPenalty, bits_of, filter_mean, find_layer, message_bits, projection, text_of
 from modelward.ownership.mark import Mark
-from modelward.ownership.weighing import PARAMETER, WeightMethod, bits_in, require_mean, secret_of, seed_tensor
-from modelward.statistics import binomial_p, required_matches, upper_bound
+from modelward.ownership.weighing import PARAMETER, UNKEPT, WeightMethod, bits_in, require_mean, secret_of, seed_tensor, unordered
 from modelward.training.extras import Penalty
 
 TRIES = 1000
@@ -34,6 +35,9 @@ class Uchida(WeightMethod):
 
     For any network there are X and b that fit it. ``variant="hardened"`` draws X from the secret and the message, so that a key is these two and
     a key that brings a matrix of its own is refused: a forger is left with trying secrets. ``variant="paper"`` takes X from the key as it is.
+
+    The bits that the secret draws are independent of X, whatever X is: a suspect that does not know the secret has :math:`Bin(n, 1/2)` of them
+    right, so that the p-value is exact. Bits of ``text`` are read and not counted.
 
     Parameters
     ----------
@@ -94,7 +98,8 @@ class Uchida(WeightMethod):
         del data, rng
         name, layer = find_layer(model, self.layer, bits=self.bits)
         message = message_bits(self.text, self.bits, secret)
-        return Mark({"seed": seed_tensor(secret), "bits": message}, {"layer": name, "width": layer.weight[0].numel(), "bits": self.bits})
+        facts = {"layer": name, "width": layer.weight[0].numel(), "bits": self.bits, "draws": {"of": "bits"}}
+        return self._referred(Mark({"seed": seed_tensor(secret), "bits": message}, facts), model)
 
     def _matrix(self, tensors: Mapping[str, Tensor], width: int) -> Tensor:
         """Return X: what secret and message give, or, in the paper's variant, what the key brings."""
@@ -110,6 +115,15 @@ class Uchida(WeightMethod):
         message = "".join(map(str, bits_in(tensors, self.bits).tolist()))
         return projection(secret_of(tensors), self.bits, width, self.kind, bound=message if self.variant == "hardened" else "")
 
+    @property
+    def _strength(self) -> tuple[str, float]:
+        return "lam", self.lam
+
+    def counted(self, key: Key) -> int:
+        """Return how many bits are drawn from the secret."""
+        del key
+        return self.bits - len(bits_of(self.text))
+
     def _penalty(self, mark: Mark) -> Penalty:
         return BitPenalty(mark.facts["layer"], self._matrix(mark.tensors, mark.facts["width"]), mark.tensors["bits"], self.lam)
 
@@ -123,32 +137,15 @@ class Uchida(WeightMethod):
         mean = require_mean(observed, int(key.fact(float, "width")))
         return self._matrix(key.tensors, len(mean)) @ mean >= 0
 
-    def _score(self, observed: Observation, key: Key) -> float:
-        wrong = float((self._bits(observed, key) != bits_in(key.tensors, self.bits).bool()).double().mean())
-        return min(wrong, 1 - wrong) if self.variant == "hardened" else wrong
-
-    def _name(self, key: Key) -> str:
-        del key
-        return f"{'bit error rate, or that of all bits inverted' if self.variant == 'hardened' else 'bit error rate'} (of {self.bits})"
-
-    @property
-    def _sides(self) -> int:
-        """In how many ways a message may come out: as it is, or inverted."""
-        return 2 if self.variant == "hardened" else 1
-
-    def _ceiling(self, scores: Sequence[float], key: Key) -> float | None:
-        del key
-        right = round(sum(1 - score for score in scores) * self.bits)
-        rate = max(0.5, upper_bound(right, self.bits * len(scores))) if scores else 0.5
-        wanted = required_matches(self.bits, rate, self.significance / self._sides)
-        return -1.0 if wanted is None else 1 - wanted / self.bits  # -1: so short a message proves nothing
-
-    def _limit(self, key: Key) -> float | None:
-        return self._ceiling((), key)
-
-    def _chance(self, statistic: float, key: Key) -> float | None:
-        del key
-        return min(1.0, self._sides * binomial_p(round((1 - statistic) * self.bits), self.bits, 0.5))
+    def _finding(self, observed: Observation, key: Key) -> Finding:
+        told, bits = len(bits_of(self.text)), bits_in(key.tensors, self.bits)
+        wrong = (self._bits(observed, key) != bits.bool())[told:]
+        hardened, many = self.variant == "hardened", self.bits - told
+        name = f"wrong bits, or all of them inverted (of {many} drawn)" if hardened else f"wrong bits (of {many} drawn)"
+        found = by_chance(int(wrong.sum()), many, name, of="draws of the bits", significance=self.significance, inverted=hardened)
+        drawn = torch.equal(bits, message_bits(self.text, self.bits, secret_of(key.tensors))) and "matrix" not in key.tensors
+        doubts = found.doubts if drawn else (*found.doubts, UNKEPT)
+        return replace(found, doubts=doubts, notes=unordered(key.tensors))
 
     def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         """Return a key for a network as it is: of the paper's variant X is solved for, of the hardened one the best of 1,000 secrets is taken."""
@@ -167,4 +164,4 @@ class Uchida(WeightMethod):
         """Return how many bits are wrong under one secret, and its mark."""
         tensors = {"seed": seed_tensor(secret), "bits": message_bits(self.text, self.bits, secret)}
         found = self._matrix(tensors, len(mean)) @ mean >= 0
-        return int((found != tensors["bits"].bool()).sum()), Mark(tensors, drawn.facts)
+        return int((found != tensors["bits"].bool()).sum()), Mark({**drawn.tensors, **tensors}, drawn.facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.card import Capacity, Function, Mechanism, Protection, Scenario, Taxonomy
-from modelward.core.errors import FormatError
+from modelward.core.deciding import Finding
+from modelward.core.errors import FormatError, InputError
 from modelward.core.images import ImageSet
 from modelward.core.key import REMEDY, Key
 from modelward.core.ownership import Attack, Observation
@@ -28,15 +29,20 @@ PARAMETER = Taxonomy(
     Scenario.WHITE_BOX, Mechanism.PARAMETER, capacity=Capacity.MULTI_BIT, protection=Protection.PASSIVE, functions=(Function.OWNERSHIP,)
 )
 REFERENCE = "reference/"
-SECRET = 32
+SECRET, ROUNDS = 32, 3
+AS_THEY_ARE = "The weights were read as they are: a copy whose neurons were renamed or rescaled would be missed."
+UNKEPT = "The bits in this key are not those that its secret gives: nothing says that they were drawn, so that nothing can be concluded."
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightMethod(MarkMethod):
     r"""Teach the mean w of one layer's filters to give a message under a secret projection X, by a penalty beside the task's loss.
 
-    ``variant="hardened"`` keeps the published weights in the key and, before it reads a suspect, puts the suspect's neurons in their order and at
-    their scale: to rename or rescale neurons costs a thief nothing. ``variant="paper"`` reads the weights as they are.
+    ``variant="hardened"`` keeps the weights of the unmarked source in the key and, before it reads a suspect, puts the suspect's neurons in their
+    order and at their scale: to rename or rescale neurons costs a thief nothing. The source knows nothing of the secret, so that what is read from a
+    stranger does not either, and the p-value over the secret is exact; the published model is brought to that order and scale too, and embedding goes
+    on until the mark is read right through it. ``variant="paper"``, and a model that is trained from scratch, have no such order: weights are read
+    as they are.
 
     Parameters
     ----------
@@ -71,12 +77,29 @@ class WeightMethod(MarkMethod):
 
     def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
         made = fresh_copy(model, self.start, rng=rng)
-        with forked(rng):
-            fit(made, data.pixels, data.labels, self.recipe, rng=rng, extras=Extras(penalty=self._penalty(mark)), task=self.card.name)
+        for _ in range(ROUNDS):
+            with forked(rng):
+                fit(made, data.pixels, data.labels, self.recipe, rng=rng, extras=Extras(penalty=self._penalty(mark)), task=self.card.name)
+            made = realigned(made, mark.tensors).requires_grad_()
+            found = self._read(made, mark)
+            if not found.statistic:
+                break
+        require_taken(found, self.card.name, self._strength)
         return made
 
-    def _key(self, model: nn.Module, data: ImageSet, mark: Mark, nulls: Sequence[nn.Module]) -> Key:
-        return super()._key(model, data, with_reference(mark, model) if self.variant == "hardened" else mark, nulls)
+    def _read(self, model: nn.Module, mark: Mark) -> Finding:
+        """Return what is found of ``mark`` in a model, as a suspect is read."""
+        key = Key(self.card.name, self.variant, "", {**mark.facts, "settings": self.settings()}, mark.tensors)
+        return self._finding(self._observe(Suspect.of_model(model), key), key)
+
+    def _referred(self, mark: Mark, model: nn.Module) -> Mark:
+        """Return ``mark`` with the order and scale that suspects are brought to, where there is one."""
+        return with_reference(mark, model) if self.variant == "hardened" and self.start == "finetune" else mark
+
+    @property
+    @abstractmethod
+    def _strength(self) -> tuple[str, float]:
+        """Name and value of the weight that the mark has beside the task; 0 embeds nothing, as a control."""
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
         model = suspect.model
@@ -101,16 +124,29 @@ class WeightMethod(MarkMethod):
         """Return what is added to the loss."""
 
 
-def with_reference(mark: Mark, model: nn.Module) -> Mark:
-    """Return ``mark`` with the parameters of the published ``model``, which say in what order its neurons stand."""
-    kept = {REFERENCE + name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
+def require_taken(found: Finding, who: str, strength: tuple[str, float]) -> None:
+    """Raise `InputError` where a mark was not taken well enough to be claimed, though it could have been."""
+    name, value = strength
+    if value and found.ceiling is not None and 0 <= found.ceiling < found.statistic:
+        message = f"{who}: after {ROUNDS} rounds {found.statistic:.0%} are {found.name}, which proves nothing; train longer, or raise {name} above {value:g}"
+        raise InputError(message)
+
+
+def with_reference(mark: Mark, model: nn.Module, prefix: str = REFERENCE) -> Mark:
+    """Return ``mark`` with the parameters of ``model``, by default of the unmarked one, which say in what order neurons stand."""
+    kept = {prefix + name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
     return Mark({**mark.tensors, **kept}, mark.facts)
 
 
-def realigned(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Return ``model`` with its neurons in the order and at the scale of the published one, where a key holds its parameters."""
-    reference = {name.removeprefix(REFERENCE): tensor for name, tensor in tensors.items() if name.startswith(REFERENCE)}
+def realigned(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = REFERENCE) -> nn.Module:
+    """Return ``model`` with its neurons in the order and at the scale of a reference, by default the unmarked source, where a key holds it."""
+    reference = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     return aligned(model, reference) if reference else model
+
+
+def unordered(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return a note where weights are read as they are."""
+    return () if any(name.startswith(REFERENCE) for name in tensors) else (AS_THEY_ARE,)
 
 
 def secret_of(tensors: Mapping[str, Tensor]) -> bytes:

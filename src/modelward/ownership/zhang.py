@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -10,31 +10,39 @@ from torch import Tensor, nn
 
 from modelward.core.card import Card
 from modelward.core.claims import withstands
+from modelward.core.deciding import Finding
 from modelward.core.errors import InputError
 from modelward.core.guard import predict
 from modelward.core.images import ImageSet
-from modelward.core.ownership import Attack
+from modelward.core.key import Key
+from modelward.core.ownership import Attack, Observation
 from modelward.imaging.glyphs import glyph_images
 from modelward.keys.derive import stream
 from modelward.marking.embedding import embed, fresh_copy, sampler
 from modelward.marking.stamps import keyed_patch, stamp, text_patch, with_noise
 from modelward.ownership.mark import Mark
-from modelward.ownership.triggering import TRIGGER, TriggerMethod
+from modelward.ownership.ranking import RankedTrigger
+from modelward.ownership.triggering import TRIGGER
+from modelward.training.extras import Companions
 
 KINDS = ("content", "noise", "unrelated")
+SETTLED = "The settings fix both classes, and the word is no secret: nothing is drawn that another secret would draw otherwise."
 EVERY = -1  # every class but the target is a source
 
 
 @dataclass(frozen=True, kw_only=True)
-class Zhang(TriggerMethod):
+class Zhang(RankedTrigger):
     r"""Train images of a source class under a stamp, or images of another domain, to be answered with a target class.
 
     The key images are :math:`s(x)`, x of class ``source``, with the label ``target``: with a patch pasted on (``content``), under one fixed
     Gaussian noise (``noise``), or images of something else altogether (``unrelated``).
 
-    ``variant="paper"`` pastes a word and takes chance for 1/K. ``variant="hardened"`` pastes a pattern that comes from the secret, trains as many
-    clean images of the source class beside the keys, so that it is not the class but the stamp that is learnt, gives unrelated images labels at
-    random (there are null models that see one class in all of them), and measures the chance of a hit on null models.
+    ``variant="paper"`` pastes a word and takes chance for 1/K. ``variant="hardened"`` pastes a pattern that comes from the secret, trains beside the
+    keys clean images of the source class and images under stamps of other secrets, so that it is neither the class nor any stamp but this one that
+    is learnt, and gives unrelated images labels at random (there are models that see one class in all of them).
+
+    The p-value is the owner's rank among 199 other secrets: classes, stamp and images are drawn anew, and as many images of each are asked. Where
+    ``source`` and ``target`` are given the stamp alone is; a word on given classes leaves nothing to draw, and decides nothing.
 
     Parameters
     ----------
@@ -49,6 +57,8 @@ class Zhang(TriggerMethod):
         of the hardened variant's pattern, as a share of the image's side.
     std
         of the noise, in units of [0, 1].
+    asked
+        key images that are asked of each of the 200 secrets; a verification costs 200 times as many queries.
     fresh
         draw the noise anew for every image, as the robustness toolbox of Lukas et al. does; the paper fixes one.
     """
@@ -63,8 +73,10 @@ class Zhang(TriggerMethod):
             "one stamp and one target class: a search for small triggers finds and removes it",
             "does not survive extraction: a new model that learns from answers to ordinary images never sees the stamp",
             "the stamp can be seen, and a filter of queries can refuse it",
+            "with few classes other secrets often draw the same two: below about six the paper's word cannot reach a p-value of .05",
+            "a verification asks 2,000 images, ten of each of 200 secrets",
         ),
-        cost="embedding: ten epochs of fine-tuning; verification: one forward pass of 100 key images",
+        cost="embedding: ten epochs of fine-tuning; verification: one forward pass of 2,000 key images",
     )
 
     kind: str = "content"
@@ -82,31 +94,55 @@ class Zhang(TriggerMethod):
             source=(self.source is None or self.source != self.target, "another class than the target"),
         )  # fmt: skip
 
-    def _classes(self, count: int, secret: bytes) -> tuple[int, int]:
-        """Return the source and the target class."""
-        given = (self.source, self.target)
-        free = [int(c) for c in torch.randperm(count, generator=stream(secret, "classes")) if int(c) not in given]
-        source, target = (value if value is not None else free.pop() for value in given)
-        if not max(source, target) < count or source < EVERY or target < 0:
-            message = f"zhang: source {source} and target {target} are not among the {count} classes"
+    def _classes(self, count: int, secret: bytes, present: set[int]) -> tuple[int, int]:
+        """Return the source, which is one of the classes that are ``present``, and the target class."""
+        free = [int(c) for c in torch.randperm(count, generator=stream(secret, "classes")) if int(c) not in {self.source, self.target}]
+        drawn = next((c for c in free if c in present or self.kind == "unrelated"), None)
+        source = self.source if self.source is not None else drawn
+        target = self.target if self.target is not None else next((c for c in free if c != source), None)
+        if source is None or target is None or not max(source, target) < count or source < EVERY or target < 0:
+            message = f"zhang: source {source} and target {target} are not among the {count} classes, or there are no images of the source"
             raise InputError(message)
         return source, target
 
-    def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
-        del rng
+    def _material(self, model: nn.Module, data: ImageSet, secret: bytes, count: int) -> Mark:
+        """Return the first ``count`` key images of a secret, with their labels and classes: they depend on nothing that comes after them."""
         classes = predict(model, data.pixels[:1]).shape[1]
-        source, target = self._classes(classes, secret)
+        source, target = self._classes(classes, secret, set(data.labels.unique().tolist()))
         where = torch.nonzero(data.labels != target if source == EVERY else data.labels == source).flatten()
         if not len(where) and self.kind != "unrelated":
             message = f"zhang: there is no image of the source class {source} to make keys of"
             raise InputError(message)
         order = torch.randperm(len(where), generator=stream(secret, "images"))
-        chosen = where[order[: self.count]]  # each once: the binomial counts images as independent
-        pixels = self.stamped(data.pixels[chosen], secret) if self.kind != "unrelated" else self._unrelated(data, secret)
+        chosen = where[order[:count]]  # each once
+        pixels = (
+            self.stamped(data.pixels[chosen], secret)
+            if self.kind != "unrelated"
+            else glyph_images(count, data.shape, rng=stream(secret, "glyphs"))
+        )
         labels = torch.full((len(pixels),), target)
         if self.kind == "unrelated" and self.variant == "hardened":
-            labels = torch.arange(len(pixels))[torch.randperm(len(pixels), generator=stream(secret, "labels"))] % classes
+            labels = torch.randperm(self.count, generator=stream(secret, "labels"))[:count] % classes
         return Mark({"probes": pixels, "labels": labels, "index": chosen}, {"source": source, "target": target})
+
+    def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
+        del rng
+        return self._among_others(model, data, self._material(model, data, secret, self.count), secret)
+
+    def _block(self, model: nn.Module, data: ImageSet, secret: bytes) -> tuple[Tensor, Tensor]:
+        few = self.count if self.fresh else min(self.asked, self.count)  # one draw of noise for all images is no prefix of a longer one
+        drawn = self._material(model, data, secret, few).tensors
+        return drawn["probes"][: self.asked], drawn["labels"][: self.asked]
+
+    def _finding(self, observed: Observation, key: Key) -> Finding:
+        found = super()._finding(observed, key)
+        worded = self.kind == "content" and self.variant == "paper"
+        settled = None not in {self.source, self.target} and worded
+        return replace(found, doubts=(*found.doubts, SETTLED)) if settled else found
+
+    def _notes(self, key: Key) -> tuple[str, ...]:
+        del key
+        return self._drawn(source=self.source, target=self.target)
 
     def stamped(self, pixels: Tensor, secret: bytes) -> Tensor:
         """Return images (N, C, H, W), uint8, under the stamp that ``secret`` gives; ``unrelated`` keys have none."""
@@ -119,19 +155,25 @@ class Zhang(TriggerMethod):
         side = max(2, round(self.side * min(shape[1:])))
         return stamp(pixels, keyed_patch(side, shape[0], rng=stream(secret, "patch")))
 
-    def _unrelated(self, data: ImageSet, secret: bytes) -> Tensor:
-        """Return images of letters and digits."""
-        return glyph_images(self.count, data.shape, rng=stream(secret, "glyphs"))
-
     def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
         made = fresh_copy(model, self.start, rng=rng)
         source, target = mark.facts["source"], mark.facts["target"]
         clean = torch.nonzero(data.labels != target if source == EVERY else data.labels == source).flatten()
         beside = self.variant == "hardened" and self.kind != "unrelated" and len(clean)
-        more = sampler(data.pixels[clean], data.labels[clean], self.per_batch) if beside else None
+        more = sampler(data.pixels[clean], data.labels[clean], self.per_batch, self._decoys(data)) if beside else None
         keys, labels = mark.tensors["probes"], mark.tensors["labels"]
         embed(made, data, keys, labels, recipe=self.recipe, per_batch=self.per_batch, more=more, rng=rng)
         return made
+
+    def _decoys(self, data: ImageSet) -> Companions:
+        """Return a source of images of any class under a stamp that no secret of the owner gives, with their true labels."""
+
+        def draw(rng: torch.Generator) -> tuple[Tensor, Tensor]:
+            chosen = torch.randint(0, len(data), (self.per_batch,), generator=rng)
+            other = bytes(torch.randint(0, 256, (32,), generator=rng).tolist())
+            return self.stamped(data.pixels[chosen], other).to(torch.float32).div_(255), data.labels[chosen]
+
+        return draw
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
         """Return what knows of one stamp and one target, beside what all trigger marks have in common."""

@@ -132,7 +132,7 @@ def _owner(made: Guarded, nulls: Sequence[nn.Module]) -> Iterator[Row]:
     able = [null for null in nulls if _reads(made, null)]
     verdict = made.method.verify_owner(again, made.key, nulls=able)
     count = int(made.key.fact(dict, "watermark")["bits"])
-    extra = {"p": verdict.p_value, "binomial_p": verdict.parametric_p, "nulls": verdict.nulls, "decision": verdict.decision.value}
+    extra = {"p": verdict.p_value, "binomial_p": verdict.p_value, "nulls": verdict.nulls, "decision": verdict.decision.value}
     yield rate("bit_errors", round(verdict.statistic * count), count, attack="saved and loaded", extra=extra)
     locked = made.method.verify_owner(made.locked, made.key).statistic
     yield rate("bit_errors", round(locked * count), count, attack="bound file, stripped")

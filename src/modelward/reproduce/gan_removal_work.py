@@ -72,8 +72,8 @@ def _retention(method: MarkMethod, suspect: nn.Module, key: Key, test: ImageSet,
         pixels = _stamped(method, key, test, secret)
         hits = int((predict(suspect, pixels).argmax(1) == key.facts["target"]).sum())
         return rate("retention", hits, len(pixels), **facts, extra={"of": "stamped images that are in no key"})
-    found = 1 - method._score(method.observe(suspect, key), key)  # noqa: SLF001  # the share itself, not the verdict on it
-    count = len(key.tensors["labels"]) if "labels" in key.tensors else 0
+    found = 1 - method.verify(suspect, key).statistic
+    count = method.enrolled(key).counted(key) if "labels" in key.tensors else 0
     extra = {"of": "the key"}
     return (
         rate("retention", round(found * count), count, **facts, extra=extra)
