@@ -59,7 +59,9 @@ def farm(tmp_path_factory: pytest.TempPathFactory, parts: Study, mlp_victim: Net
     copies = [extracted(mlp_victim, parts.attacker, recipe, mixes=0, rng=generator(i)) for i in range(3)]
     thieves = [keep(copy, "extract-L") for copy in copies if isinstance(copy, Net)]
     inputs = {"victim": put_model(store, mlp_victim), "probes": put_images(store, parts.probes)}
-    siblings, tuning = ([keep(train_net("mlp:width=24", parts.owner, first + i), "sibling") for i in range(n)] for first, n in ((60, 2), (70, 1)))
+    siblings, tuning = (
+        [keep(train_net("mlp:width=24", parts.owner, first + i), "sibling") for i in range(n)] for first, n in ((60, 2), (70, 1))
+    )
     inputs |= {"trained on": put_images(store, parts.owner), "tuned/0": thieves[0]}
     inputs |= {f"sibling/{i}": digest for i, digest in enumerate(siblings)} | {f"tuning/{i}": digest for i, digest in enumerate(tuning)}
     told = {
@@ -111,7 +113,13 @@ def test_a_stranger_who_borrows_siblings_wins_nothing(farm: Farm) -> None:
 def test_a_family_comes_back_from_a_cell_as_it_was(farm: Farm) -> None:
     family = family_of_job(Job(farm.told, farm.inputs, 0, str(farm.store.folder), 1, "fp32"))
     assert [len(group) for group in (family.models, family.tuning, family.thieves)] == [2, 1, 1]
-    assert (family.origin, family.start, family.seeds, family.thieves[0].of, family.thieves[0].kind) == ("recipe", "none", (1, 2), 0, "extracted")
+    assert (family.origin, family.start, family.seeds, family.thieves[0].of, family.thieves[0].kind) == (
+        "recipe",
+        "none",
+        (1, 2),
+        0,
+        "extracted",
+    )
     kept = [get_model(str(farm.store.folder), farm.inputs[f"sibling/{i}"]) for i in range(2)]
     assert [state_digest(model) for model in family.models] == [state_digest(model) for model in kept]
     assert len(family_of_job(Job({}, {}, 0, str(farm.store.folder), 1, "fp32"))) == 0
