@@ -51,6 +51,7 @@ def fingerprint_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
          "text": f"AUC {row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}] over {row['extra']['thieves']} thieves", "fix": ""}
         for row in main if row["metric"] == "auc"
     ]  # fmt: skip
+    checks += [_beside(rows, cell.settings["access"]) for rows, cell in zip(parts[1:], plan.fingerprints[1:], strict=True) if rows]
     often = round((false["value"] or 0) * false["n"]) > _most(false["n"])
     status = "flagged" if weak or often else "passed"
     return section(
@@ -64,6 +65,18 @@ def fingerprint_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
 _APPROXIMATE = (
     " The file does not say how the model was trained: the siblings are by another recipe that reaches its accuracy, an approximation."
 )
+
+
+def _beside(rows: list[dict[str, Any]], access: str) -> dict[str, str]:
+    """Return how many thieves another fingerprint recognises, of those that it can be read from."""
+    caught = next((row for row in rows if row["metric"] == "recognised"), None)
+    false = next(row for row in rows if row["metric"] == "false_claims")
+    found = "no thief can be read" if caught is None else f"{round(caught['value'] * caught['n'])} of {caught['n']} thieves recognised"
+    text = f"{found}, {round((false['value'] or 0) * false['n'])} of {false['n']} independent models accused"
+    unread = next((row for row in rows if row["metric"] == "unreadable"), None)
+    if unread is not None:
+        text += f"; {round(unread['value'] * unread['n'])} of {unread['n']} suspects cannot be read by it"
+    return {"name": f"{rows[0]['method']}, by {access}", "status": "passed", "text": text, "fix": ""}
 
 
 def _most(n: int) -> int:

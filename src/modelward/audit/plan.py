@@ -9,7 +9,6 @@ from typing import Any
 from modelward.audit.question import Ground, cell_seed
 from modelward.audit.scope import Scope, usual_scope
 from modelward.core.catalogue import find
-from modelward.core.siblings import TUNING
 from modelward.evaluation.budget import predict_seconds, train_seconds
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.family import family_inputs
@@ -17,7 +16,7 @@ from modelward.evaluation.farm import TheftSpec, theft_cell, thefts
 from modelward.evaluation.siblings import COUNTS, MATCHED_EPOCHS, recipe_of
 from modelward.evaluation.siblings import Plan as FamilyPlan
 from modelward.evaluation.siblings import plan as family_cells
-from modelward.evaluation.zoo import NullSpec, null_cells, null_recipe, train_cell
+from modelward.evaluation.zoo import SIBLINGS, NullSpec, null_cells, null_recipe, train_cell
 
 WORDS = {
     "work_clean:intake": "intake checks", "work_clean:clean": "clean accuracy", "work_evasion:signs": "signs of masked gradients",
@@ -60,12 +59,15 @@ class Plan:
 
 def make_plan(ground: Ground) -> Plan:
     """Return the plan of an audit."""
-    arch, scope = ground.loaded.arch, scope_of(ground)
+    arch, scope, profile = ground.loaded.arch, scope_of(ground), ground.question.profile
     thieves = [(spec, _theft(ground, spec, "report")) for spec in scope.theft]
     nulls, validation, members = list[Cell](), list[tuple[TheftSpec, Cell]](), None
     if scope.fingerprints:
         members = family_of(ground)
-        nulls = null_cells(arch, ground.study, ground.parts, profile=ground.question.profile, seed=ground.question.seed)
+        nulls = null_cells(arch, ground.study, ground.parts, profile=ground.question.profile, seed=ground.question.seed)[
+            SIBLINGS[profile] :
+        ]
+    if any(fingerprint.settings.get("variant") == "paper" for fingerprint in scope.fingerprints):
         validation = [(spec, _theft(ground, spec, "validation")) for spec in thefts(arch, 1, ())]
     return Plan(
         scope=scope, single=_single(ground, scope), curves=_curves(ground, scope), corruptions=_corruptions(ground, scope), thieves=thieves,
@@ -80,8 +82,7 @@ def family_of(ground: Ground) -> FamilyPlan:
     profile = ground.question.profile
     made = family_cells(
         recipe or replace(null_recipe(ground.loaded.arch), epochs=MATCHED_EPOCHS, schedule="constant"), ground.study.owner, COUNTS[profile],
-        model=ground.loaded.model, store=ground.store, matched=recipe is None, tuning=0 if profile == "smoke" else TUNING,
-        thief_images=None if profile == "smoke" else ground.study.attacker, test=ground.study.test,
+        model=ground.loaded.model, store=ground.store, matched=recipe is None, tuning=0,
     )  # fmt: skip
     return replace(made, about=replace(made.about, smoke=profile == "smoke"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from modelward.core.catalogue import find
-from modelward.core.errors import UsageError
+from modelward.core.errors import InputError, UsageError
 from modelward.core.families import OwnershipMethod
 from modelward.core.rng import generator
 from modelward.core.suspect import Access, Suspect
@@ -66,7 +67,11 @@ def group_of(job: Job, prefix: str) -> dict[str, str]:
 
 
 def _rows(settings: Mapping[str, Any], verdicts: list[tuple[str, str, Verdict]], facts: dict[str, dict[str, Any]], job: Job) -> list[Row]:
-    """Return the rows of one enrolment."""
+    """Return the rows of one enrolment; suspects that the key cannot be read from are counted apart, and stand in no other figure."""
+    whole, verdicts = len(verdicts), [one for one in verdicts if not math.isnan(one[2].statistic)]
+    if not verdicts:
+        message = f"{settings['method']}: the key can be read from none of {whole} suspects"
+        raise InputError(message)
     common = {"method": settings["method"], "variant": verdicts[0][2].variant, "budget": verdicts[0][2].statistic_name, "seed": job.seed}
     rows = [
         Row(metric="statistic", value=v.statistic, n=v.queries, unit="distance", attack=str(facts[digest].get("method", "none")), model=digest, **common,
@@ -76,9 +81,10 @@ def _rows(settings: Mapping[str, Any], verdicts: list[tuple[str, str, Verdict]],
     ]  # fmt: skip
     independent = [row for row in rows if row.extra.get("side") == "independent"]
     useful = [row for row in rows if row.extra.get("side") == "thief" and row.extra["useful"]]
-    rows += [_auc(group, [r for r in useful if r.extra["group"] == group], independent, common) for group in _order(useful)]
+    if independent:  # those that can be read
+        rows += [_auc(group, [r for r in useful if r.extra["group"] == group], independent, common) for group in _order(useful)]
     if useful:
-        rows.append(_auc("all thieves", useful, independent, common))
+        rows += [_auc("all thieves", useful, independent, common)] if independent else []
         caught = sum(row.extra["matches"] for row in useful)  # a key that can be forged says no more without a commitment
         rows.append(rate("recognised", caught, len(useful), attack="all thieves", **common))
     last, accused = verdicts[0][2], sum(row.extra["matches"] for row in independent)
@@ -87,12 +93,14 @@ def _rows(settings: Mapping[str, Any], verdicts: list[tuple[str, str, Verdict]],
              extra={"bound": upper_bound(accused, len(independent)) if independent else None, "draws": last.draws, "draws_of": last.draws_of,
                     "misses": [last.misses.missed, last.misses.tried]})
     )  # fmt: skip
+    if len(verdicts) < whole:
+        rows.append(rate("unreadable", whole - len(verdicts), whole, attack="suspects", **common))
     strangers = [row for row in rows if row.extra.get("side") == "stranger"]
     for group in _order(strangers):
         alike = [row for row in strangers if row.extra["group"] == group]
         accused = sum(row.extra["matches"] for row in alike)
         rows.append(rate("accused", accused, len(alike), attack=group, **common))
-    return rows + _matched(useful, independent, common)
+    return rows + (_matched(useful, independent, common) if independent else [])
 
 
 def _order(rows: list[Row]) -> list[str]:
