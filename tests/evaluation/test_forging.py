@@ -22,10 +22,10 @@ from modelward.ownership.sac import SAC
 from modelward.training import Recipe, fit
 
 SMALL: dict[str, OwnershipMethod] = {
-    "uchida": Uchida(bits=32, lam=1.0, epochs=6, alpha=0.2),
-    "deepmarks": DeepMarks(epochs=4, number=3, alpha=0.2),
-    "zhang": Zhang(count=20, epochs=1, alpha=0.2),
-    "additional-class": AdditionalClass(count=6, epochs=1, decoys=4, user="ann", alpha=0.2),
+    "uchida": Uchida(bits=32, lam=1.0, epochs=6),
+    "deepmarks": DeepMarks(epochs=4, number=3),
+    "zhang": Zhang(count=20, epochs=1),
+    "additional-class": AdditionalClass(count=6, epochs=1, decoys=4, user="ann"),
 }
 
 

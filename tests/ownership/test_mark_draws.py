@@ -243,7 +243,7 @@ def test_where_nothing_is_there_to_project_nothing_is_read() -> None:
 
 SMALL: dict[str, MarkMethod] = {
     "adi": Adi(count=30, epochs=30, batch=32, lr=0.05), "zhang": Zhang(count=40, side=0.5, epochs=12, batch=32),
-    "frontier": Frontier(count=25, eps=0.1, epochs=20, batch=32), "uchida": Uchida(bits=24, lam=0.5, epochs=6, batch=32, text="a"),
+    "frontier": Frontier(count=25, eps=0.1, epochs=20, batch=32), "uchida": Uchida(bits=32, lam=0.5, epochs=6, batch=32, text="a"),
     "deepmarks": DeepMarks(users=31, epochs=6, batch=32), "additional-class": AdditionalClass(count=30, epochs=15, batch=32, lr=0.05),
 }  # fmt: skip
 
@@ -323,7 +323,7 @@ def test_bits_of_a_text_count_for_nothing(source: Net, data: ImageSet, made: dic
     assert verdict.decision is Decision.UNDECIDED
     assert "none was drawn from the secret" in told(verdict)
     model, key = made["uchida"]
-    assert "of 16 drawn" in SMALL["uchida"].verify(model, key).statistic_name
+    assert "of 24 drawn" in SMALL["uchida"].verify(model, key).statistic_name
     chosen = dataclasses.replace(key, tensors={**key.tensors, "bits": 1 - key.tensors["bits"]})
     assert "are not those that its secret gives" in told(SMALL["uchida"].verify(model, chosen, commitment=OLDER))
 

@@ -19,7 +19,7 @@ Rows = list[dict[str, Any]]
 
 def row(attack: str, value: float, n: int = 100, **extra: Any) -> dict[str, Any]:
     """Return a row as the work writes it."""
-    said = {"accuracy": 0.9, "matches": value < 0.5, "decision": "undecided", "threshold": 0.4, "parametric_p": 1e-9, **extra}
+    said = {"accuracy": 0.9, "matches": value < 0.5, "decision": "undecided", "threshold": 0.4, "p": 1e-9, **extra}
     return {"metric": "statistic", "attack": attack, "value": value, "n": n, "extra": said}
 
 
@@ -96,7 +96,7 @@ def test_a_gate_that_is_not_met_meets_the_eye() -> None:
     accusing = rows()
     accusing[3]["extra"]["matches"] = True
     accusing[-1]["extra"]["decision"] = "stolen"
-    accusing[0]["extra"]["parametric_p"] = 1e-3
+    accusing[0]["extra"]["p"] = 0.06
     accusing[0]["extra"]["accuracy"] = 0.8
     bad = gates(accusing, rows(extracted=1.0))
     assert sum(met == "**no**" for met in bad.values()) == 4

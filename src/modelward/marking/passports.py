@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -222,3 +223,15 @@ def without_passports(model: nn.Module, gates: Sequence[Gate]) -> nn.Module:
         nn.init.ones_(norm_of(made, gate).weight)
         nn.init.zeros_(norm_of(made, gate).bias)
     return made
+
+
+@contextlib.contextmanager
+def held_norms(net: nn.Module) -> Iterator[None]:
+    """Let training leave the scales and shifts of all normalisations as they are; their statistics are learnt all the same."""
+    norms = [norm for norm in net.modules() if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)]
+    hooks = [parameter.register_hook(torch.zeros_like) for norm in norms for parameter in norm.parameters(recurse=False)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -134,7 +134,7 @@ class Frontier(TriggerMethod):
 
     def probes(self, key: Key) -> Tensor:
         """Return the whole pool (N, C, H, W), uint8."""
-        return key.tensor("pool")
+        return key.tensor("pool" if "draws" in key.facts else "probes")  # keys of earlier versions hold no pool
 
     def _finding(self, observed: Observation, key: Key) -> Finding:
         labels, chosen = key.tensor("pool_labels"), key.tensor("chosen")

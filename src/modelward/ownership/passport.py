@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -30,6 +30,7 @@ from modelward.marking.passports import (
     conv_of,
     feature_maps,
     find_gates,
+    held_norms,
     scales,
     with_passports,
     without_passports,
@@ -195,7 +196,7 @@ class Passport(MarkMethod):
         recipe = Recipe(epochs=self.epochs, batch=self.batch, lr=self.lr)
         extras = Extras(companions=keys, penalty=penalty)
         for _ in range(ROUNDS):
-            with forked(rng), _held(net) if self.variant == "hardened" else contextlib.nullcontext():
+            with forked(rng), held_norms(net) if self.variant == "hardened" else contextlib.nullcontext():
                 fit(both, data.pixels, data.labels, recipe, rng=rng, extras=extras, task=self.card.name)
             made = both.published().requires_grad_()
             found = self._signs(self._scales(made, mark.facts, mark.tensors), bits)
@@ -282,15 +283,3 @@ class Passport(MarkMethod):
             Attack("rescale", {}, "none"),
             Attack("fold-bn", {}, "none"),
         )
-
-
-@contextlib.contextmanager
-def _held(net: nn.Module) -> Iterator[None]:
-    """Let training leave the scales and shifts of all normalisations: at these suspects are read. Their statistics are learnt all the same."""
-    norms = [norm for norm in net.modules() if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)]
-    hooks = [parameter.register_hook(torch.zeros_like) for norm in norms for parameter in norm.parameters(recurse=False)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

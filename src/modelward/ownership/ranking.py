@@ -76,7 +76,7 @@ class RankedTrigger(TriggerMethod):
 
     def probes(self, key: Key) -> Tensor:
         """Return the images (N, C, H, W), uint8, of all secrets."""
-        return key.tensor("asked")
+        return key.tensor("asked" if "draws" in key.facts else "probes")  # keys of earlier versions hold no others
 
     def counted(self, key: Key) -> int:
         """Return how many images of the owner's secret are asked."""

@@ -82,7 +82,7 @@ class Scene:
         accuracy = rows[1]["extra"]["accuracy"]
         return (
             f"Source: {self.scale.arch} on {made.owner.name}, accuracy {accuracy:.1%} on {len(made.test)} images; owner {len(made.owner)}, thief "
-            f"{len(made.attacker)} other images; {len(self.nulls)} null models calibrate, {len(self.strangers)} strangers calibrate nothing. Small "
+            f"{len(made.attacker)} other images; {len(self.nulls)} null models and {len(self.strangers)} strangers, which decide nothing. Small "
             "statistics mean marked; tables show the share of the key that is found. Intervals are exact binomial ones over the images or bits of "
             "one key and one attacked model, not over models."
         )
@@ -174,7 +174,7 @@ def decision_line(name: str, rows: Rows) -> list[object]:
     return [
         name, "-" if marked["threshold"] is None else f"{1 - marked['threshold']:.2f}", f"{min(shares):.2f} to {max(shares):.2f}",
         f"{sum(row['extra']['matches'] for row in nulls)} of {len(nulls)}", f"{sum(row['extra']['matches'] for row in strangers)} of {len(strangers)}",
-        *(fits(row) for row in (claimed, forged)), f"{marked['parametric_p']:.1e}" if marked["parametric_p"] is not None else "-",
+        *(fits(row) for row in (claimed, forged)), f"{marked['p']:.1e}" if marked["p"] is not None else "-",
     ]  # fmt: skip
 
 
@@ -186,7 +186,7 @@ DECISIONS = [
     "strangers accused",
     "claimed key fits",
     "forged key fits",
-    "p (parametric)",
+    "p over secrets",
 ]
 
 

@@ -139,11 +139,11 @@ def _gates(rows: dict[str, Rows]) -> list[list[object]]:
     for name in ("adi", "zhang content", "frontier", "ewe"):
         of = rows[name]
         marked, unmarked = of[0]["extra"], of[1]["extra"]
-        p, limit = marked["parametric_p"], 0.03 if name == "ewe" else 0.02
+        p, limit = marked["p"], 0.03 if name == "ewe" else 0.02
         lost = unmarked["accuracy"] - marked["accuracy"]
         accused = sum(row["extra"]["matches"] for row in of if row["attack"] in {"null", "stranger", "unmarked"})
         lines += [
-            [f"{name}: p of the marked model, chance from the null models", "<= 1e-6", f"{p:.1e}", yes(p <= 1e-6)],
+            [f"{name}: p of the marked model, over other secrets", "<= .05", f"{p:.1e}", yes(p <= 0.05)],
             [f"{name}: accuracy lost", f"<= {limit:.0%}", f"{lost:.1%}", yes(lost <= limit + 1e-6)],
             [f"{name}: null models, strangers and the unmarked source accused", "0", str(accused), yes(not accused)],
         ]
