@@ -266,9 +266,13 @@ def test_a_dry_run_trains_nothing(folder: Path, run: Callable[..., Answer]) -> N
 
 
 def test_a_mark_needs_no_siblings(folder: Path, run: Callable[..., Answer]) -> None:
-    for more in (("--calibrate", "quick"), (*TRAIN, "--base", "none")):
+    for more in (
+        (*TRAIN, "--base", "none"),
+        ("--base", "none"),
+        ("--sibling-models", "d", "--trained-on", "trained.npz", "--base", "none"),
+    ):
         found = run("protect", "zhang", *GIVEN, *more, "--out-key", folder / "never.mw", "--out-model", folder / "never.safetensors")
-        assert found.code == 4
+        assert found.code == 4, more
         assert "zhang is a mark: its p-value is drawn over other secrets" in found.err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -161,6 +162,15 @@ class UnitOrder(OwnershipMethod):
         return order_test(maps, owner, suspect, rng=generator(derive_seed(self.card.name, key.model_digest)), draws=self.draws)
 
 
+def _stands(one: Placed, units: Sequence[int]) -> bool:
+    """Return whether the groups that a tensor is said to move with are some, and of its size."""
+    groups = [group for group in (one.rows, one.columns) if group is not None]
+    if not all(isinstance(group, int) and 0 <= group < len(units) and units[group] > 0 for group in groups):
+        return False
+    each = math.prod(one.shape[1:])
+    return (one.rows is None or one.shape[0] == units[one.rows]) and (one.columns is None or each % units[one.columns] == 0)
+
+
 def maps_of(key: Key) -> UnitMaps:
     """Return where the units of the owner's model stand, as a key says; raises `FormatError` for one that makes no sense."""
     told = key.fact(dict, "maps")
@@ -171,8 +181,8 @@ def maps_of(key: Key) -> UnitMaps:
         ]
         maps = UnitMaps(tuple(map(int, told["units"])), *placed)
         shapes = {name.removeprefix(PREFIX): tuple(tensor.shape) for name, tensor in key.tensors.items()}
-        good = all(shapes[one.name] == one.shape for one in (*maps.tensors, *maps.vectors))
-    except (KeyError, TypeError, ValueError) as error:
+        good = all(shapes[one.name] == one.shape and _stands(one, maps.units) for one in (*maps.tensors, *maps.vectors))
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         message = f"the units that this {key.method} key names make no sense: {REMEDY}"
         raise FormatError(message) from error
     if not good:
