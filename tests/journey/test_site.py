@@ -24,7 +24,7 @@ def run(command, home, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_zoo")
+@pytest.mark.usefixtures("quick_siblings")
 @pytest.mark.parametrize(
     ("script", "lines"),
     [
@@ -66,7 +66,7 @@ def commands(script):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_zoo")
+@pytest.mark.usefixtures("quick_siblings")
 def test_the_tutorial_for_marks_runs(modelward, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = []
