@@ -32,11 +32,13 @@ def header_lines(key: Key) -> list[tuple[str, str]]:
 def flat(name: str, value: Any) -> list[tuple[str, str]]:
     """Return a fact as lines; nested facts get dotted names, long lists of numbers are summed up.
 
-    >>> flat("scores", {"nulls": [0.1, 0.2, 0.3, 0.4], "view": None})
-    [('scores.nulls', '4 values, 0.1 to 0.4'), ('scores.view', 'none')]
+    >>> flat("scores", {"nulls": [0.1, 0.2, 0.3, 0.4], "view": None, "members": [{"seed": 1}, {"seed": 2}]})
+    [('scores.nulls', '4 values, 0.1 to 0.4'), ('scores.view', 'none'), ('scores.members', '2 entries')]
     """
     if isinstance(value, dict):
         return [line for inner, item in value.items() for line in flat(f"{name}.{inner}", item)]
+    if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+        return [(name, f"{len(value)} entries")]
     if isinstance(value, list | tuple) and len(value) > 3 and all(isinstance(item, int | float) and abs(item) < 1e300 for item in value):
         return [(name, f"{len(value)} values, {min(value):.4g} to {max(value):.4g}")]
     if isinstance(value, list | tuple):

@@ -12,7 +12,7 @@ from modelward.cli.commitment_options import CommitmentFile, OpeningFile, Releas
 from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
 from modelward.cli.key_standing import lapsed
 from modelward.cli.options import Options, working
-from modelward.cli.output import emit, note, warn
+from modelward.cli.output import emit, note, say, warn
 from modelward.cli.service_options import (
     Batch,
     Budget,
@@ -29,6 +29,7 @@ from modelward.cli.service_options import (
 )
 from modelward.cli.verdict_screen import EXIT_CODES, VERDICT_VERSION, show_verdict, verdict_facts
 from modelward.core.errors import UsageError
+from modelward.core.verdict import ALPHA
 
 if TYPE_CHECKING:
     from modelward.audit.committing import Committed
@@ -53,10 +54,10 @@ Sheet = Annotated[
 def verify(
     options: Options,
     suspect: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
-            metavar="SUSPECT",
-            help="Model (safetensors or ONNX), address of a service, or answers.csv for the probes.",
+            metavar="SUSPECT...",
+            help="Model (safetensors or ONNX), address of a service, or answers.csv for the probes; several files are asked one after the other.",
             show_default=False,
         ),
     ] = None,
@@ -89,9 +90,24 @@ def verify(
     "Stolen" needs a --commitment whose date is older than the day on which you first saw the suspect (--released). Without one a fingerprint says
     "related" at most, and a key that could be forged says nothing.
 
-    Exit code 1: stolen or related, 0: not stolen, 3: undecided.
+    Of several suspects each is judged by itself, and it is said how many false claims are to be expected among them.
+
+    Exit code 1: stolen or related (one of them), 0: not stolen, 3: undecided.
     """
-    chosen = suspect_of(suspect, function)
+    if suspect is not None and len(suspect) > 1:
+        _require_plain(function, evidence, sheet)
+        files = [suspect_of(one, None) for one in suspect]
+        with working(options):
+            return _each(
+                files,
+                key,
+                arch,
+                (commitment, opening, tsa_root, released),
+                passphrase_of(passphrase_file, passphrase_fd),
+                convention,
+                options,
+            )
+    chosen = suspect_of(suspect[0] if suspect else None, function)
     asking = asking_of(chosen, header_file, rate, send=send, batch=batch, budget=budget, retries=retries, timeout=timeout, resume=resume)
     _require_evidence(evidence, signing_key)
     with working(options):
@@ -128,6 +144,36 @@ def verify(
     else:
         show_verdict(verdict, suspect=told(chosen), key=key.name, quiet=options.quiet)
     return EXIT_CODES[verdict.decision.value]
+
+
+def _require_plain(function: str | None, evidence: Path | None, sheet: Path | None) -> None:
+    """Raise `UsageError` for what goes with one suspect alone."""
+    if function is not None or evidence is not None or sheet is not None:
+        raise UsageError("--suspect, --evidence and --sheet go with one suspect; ask the others by calls of their own")
+
+
+def _each(
+    suspects: list[str | Path], key: Path, arch: str | None, dated: tuple[Path | None, Path | None, Path | None, str | None],
+    passphrase: Any, convention: Any, options: Options,
+) -> int:  # fmt: skip
+    """Judge several suspects by one key; return 1 when one is found, else 3 when one is undecided."""
+    from modelward.audit import judge
+    from modelward.keys import read_key
+
+    found = read_key(key, passphrase=passphrase)
+    committed = committed_of(found, *dated)
+    verdicts = [judge(one, found, arch, convention=convention, committed=committed) for one in suspects]
+    expected = ALPHA * len(verdicts)
+    told_so = f"{len(verdicts)} suspects were asked: were none of them made from the model, {expected:.2g} would be claimed all the same"
+    if options.as_json:
+        facts = [verdict_facts(verdict) | {"suspect": told(one)} for one, verdict in zip(suspects, verdicts, strict=True)]
+        emit("verdicts", {"verdicts": facts, "false_claims_expected": expected, "key": key})
+    else:
+        for one, verdict in zip(suspects, verdicts, strict=True):
+            show_verdict(verdict, suspect=told(one), key=key.name, quiet=True)
+        say(told_so)
+    codes = {EXIT_CODES[verdict.decision.value] for verdict in verdicts}
+    return 1 if 1 in codes else max(codes)
 
 
 def _draw(sheet: Path, suspect: str | Path, key: Key, arch: str | None, verdict: Verdict, convention: Any) -> None:
