@@ -100,21 +100,17 @@ def test_a_mark_that_the_last_layer_alone_holds_is_broken_by_a_new_last_layer(vi
     assert found(stolen(FTLL(epochs=1, lr=1e-4), marked, parts.attacker).model) >= 0.75  # an attack too weak to count
 
 
-def test_an_unmarked_model_stays_unmarked(train_net, make_blobs) -> None:  # type: ignore[no-untyped-def]
-    owner, attacker = (make_blobs(256, seed, noise=75) for seed in (10, 11))
-    arch = "mlp:width=24"
-    source, stranger = train_net(arch, owner, 1), train_net(arch, attacker, 2)
-    nulls = [train_net(arch, images, 100 + seed) for seed in range(13) for images in (owner, attacker)]
-    thieves = [stolen(FTLL(epochs=2, lr=0.02), source, attacker, seed).model for seed in range(3)]
-    method = SACJC(count=60)
-    _, key = method.protect(source, make_blobs(200, 12, noise=75, name="probes"), nulls=nulls, thieves=thieves, rng=generator(0))
-    assert method.verify(Suspect.of_model(stolen(FTLL(epochs=2, lr=0.02), source, attacker, 9).model), key).stolen
+def test_a_stranger_stays_a_stranger_whatever_is_done_to_him(original, kin, hard, train_net, make_blobs) -> None:  # type: ignore[no-untyped-def]
+    arch, method = "mlp:width=24", SACJC(count=60)
+    stranger = train_net(arch, hard.attacker, 2)
+    _, key = method.protect(original, hard.probes, siblings=kin, rng=generator(0))
+    assert method.verify(Suspect.of_model(stolen(FTLL(epochs=2, lr=0.02), original, hard.attacker, 9).model), key).found
     accused = []
     for spec in battery(arch, profile="smoke"):
         theft = find(spec.method).configured(spec.fields)
         assert isinstance(theft, TheftMethod)
-        view = AttackerView.of_model(stranger, make_blobs(128, 13, noise=75), labels=spec.labels, arch=spec.arch)
+        view = AttackerView.of_model(stranger, make_blobs(128, 15, noise=90), labels=spec.labels, arch=spec.arch)
         made = theft.steal(view, rng=generator(1)).model
         assert isinstance(made, Net | Assembly)
-        accused += [spec.method] if method.verify(Suspect.of_model(made), key).stolen else []
-    assert len(accused) <= 2, accused  # of 39, at a false-claim rate of 1 in 20
+        accused += [spec.method] if method.verify(Suspect.of_model(made), key).found else []
+    assert len(accused) <= 2, accused  # of 39: one stranger in many dresses

@@ -118,7 +118,7 @@ class OwnershipMethod(VariantMethod, ABC):
         asked = suspect if isinstance(suspect, Suspect) else Suspect.of_model(suspect)
         before = asked.queries
         observed = self._observe(asked, key)
-        digest = state_digest(asked.model) if asked.access is Access.WEIGHTS else None
+        digest = _digest(asked.model) if asked.access is Access.WEIGHTS else None
         return replace(observed, queries=asked.queries - before, notes=(*asked.notes, *observed.notes), digest=digest)
 
     def judge(self, observed: Observation, key: Key, *, commitment: Commitment | None = None, shown: bool = True, keys: int = 1) -> Verdict:
@@ -237,3 +237,8 @@ def _count(key: Key, *path: str) -> int:
 def _most(key: Key) -> str:
     """Return the most that may be said of a finding, ``""`` where the key sets no limit."""
     return key.fact(str, "draws", "most") if _told(key, "draws", "most") else ""
+
+
+def _digest(model: nn.Module) -> str | None:
+    """Return the digest of a suspect's weights; ``None`` where they are packed away, as in quantised models, which are no copy bit for bit."""
+    return state_digest(model) if all(isinstance(tensor, Tensor) for tensor in model.state_dict().values()) else None
