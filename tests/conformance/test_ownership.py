@@ -42,11 +42,12 @@ ORDER = list(Access)  # from the most to the least
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A method with constructor arguments small enough for the tiny task."""
+    """A method with constructor arguments small enough for the tiny task; of its three classes other secrets may draw the same too often for a claim."""
 
     name: str
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
     arch: str = ARCH
+    reaches: bool = True
 
 
 ROWS = (
@@ -59,13 +60,13 @@ ROWS = (
     Row("ipguard", {"variant": "hardened", "count": 40, "k": 1.0, "steps": 100, "lr": 0.02}),
     Row("cae", {"variant": "paper", "count": 40, "surrogates": 3, "epochs": 4, "mixes": 0, "eps": 0.15, "steps": 30, "lr": 0.02}),
     Row("cae", {"variant": "hardened", "count": 60, "surrogates": 4, "epochs": 4, "mixes": 0, "eps": 0.15, "steps": 30, "lr": 0.02}),
-    Row("zhang", {"variant": "paper", "count": 40, "kind": "noise", "epochs": 8, "batch": 32}),
+    Row("zhang", {"variant": "paper", "count": 40, "kind": "noise", "epochs": 8, "batch": 32}, reaches=False),
     Row("zhang", {"variant": "hardened", "count": 40, "kind": "content", "side": 0.5, "epochs": 8, "batch": 32}),
     Row("adi", {"variant": "paper", "count": 40, "epochs": 30, "batch": 32, "per_batch": 8, "lr": 0.05}),
     Row("adi", {"variant": "hardened", "count": 40, "epochs": 30, "batch": 32, "lr": 0.05}),
     Row("frontier", {"variant": "paper", "count": 40, "eps": 0.1, "epochs": 20, "batch": 32}),
     Row("frontier", {"variant": "hardened", "count": 40, "eps": 0.1, "epochs": 20, "batch": 32}),
-    Row("ewe", {"variant": "paper", "count": 40, "side": 3, "batch": 32, "lr": 0.005, "kappa": 4.0}),
+    Row("ewe", {"variant": "paper", "count": 40, "side": 3, "batch": 32, "lr": 0.005, "kappa": 4.0}, reaches=False),
     Row("ewe", {"variant": "hardened", "count": 40, "side": 3, "batch": 32, "lr": 0.005, "kappa": 4.0}),
     Row("additional-class", {"variant": "hardened", "count": 30, "epochs": 25, "batch": 32, "lr": 0.05}),
     Row("uchida", {"variant": "paper", "bits": 64, "lam": 0.1, "epochs": 6, "batch": 32, "text": "owner"}),
