@@ -1,10 +1,10 @@
-# make demo | test | lint | bench | clean: each installs what it needs first
+# make demo | test | test-slow | lint | bench | clean: each installs what it needs first
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint bench clean format
+.PHONY: demo test test-slow lint bench clean format
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,7 +16,10 @@ demo: $(VENV)/.ready
 	MODELWARD_HOME=.modelward $(BIN)/modelward audit --out demo
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.ready
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.ready
 	$(BIN)/python tools/check_environment.py

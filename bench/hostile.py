@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import math
 import mmap
@@ -74,7 +75,7 @@ def _watched(made: Format, name: str, numbers: range, seed: int, room: Path) -> 
             break
         at = struct.unpack("<Q", mark[:8])[0]
         seen, since = (at, time.monotonic()) if at != seen else (seen, since)
-        if time.monotonic() - since > STUCK:
+        if time.monotonic() - since > STUCK + made.seconds:
             os.kill(pid, signal.SIGKILL)
             outcome = "hangs"
         time.sleep(0.02)
@@ -104,13 +105,14 @@ def _sum(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 def campaign(
-    count: int, seed: int, chosen: str | None = None, only: int | None = None, *, quick: bool = False
+    count: int, seed: int, chosen: str | None = None, only: int | None = None, *, quick: bool = False, patience: float = 1.0
 ) -> dict[str, dict[str, Any]]:
     """Run ``count`` cases over all formats, or over those whose name begins with ``chosen``; return the counts by format."""
     room = Path(tempfile.mkdtemp(prefix="modelward-hostile-"))
     os.environ["MODELWARD_HOME"] = str(room / "home")
     try:
         found = {name: made for name, made in formats(room).items() if name.startswith(chosen or "") and not (quick and made.slow)}
+        found = {name: dataclasses.replace(made, seconds=patience * made.seconds) for name, made in found.items()}
         plan = shares(found, count)
         numbers = {name: range(plan[name]) if only is None else range(only, only + 1) for name in found}
         return {name: _apart(made, name, numbers[name], seed, room) for name, made in found.items()}
@@ -141,10 +143,11 @@ def main() -> int:
     options.add_argument("--format", help="only formats whose name begins so")
     options.add_argument("--only", type=int, help="only the case of this number")
     options.add_argument("--quick", action="store_true", help="without the formats whose every case takes a second")
+    options.add_argument("--patience", type=float, default=1.0, help="by how much the seconds after which a case is a hang are longer")
     options.add_argument("--out", type=Path)
     given = options.parse_args()
     torch.set_num_threads(1)
-    rows = campaign(given.count, given.seed, given.format, given.only, quick=given.quick)
+    rows = campaign(given.count, given.seed, given.format, given.only, quick=given.quick, patience=given.patience)
     failures = [failure for row in rows.values() for failure in row["failures"]]
     print(table(rows))
     for failure in failures:

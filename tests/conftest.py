@@ -12,14 +12,19 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
 from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
 from modelward.core.rng import derive_seed, generator
+from modelward.core.siblings import Siblings
 from modelward.data.study import Study
 from modelward.models import Net, build
 from modelward.training import Recipe, fit
+
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
+settings.load_profile("house")
 
 COLOURS = ((220, 70, 60), (60, 210, 80), (70, 60, 230))
 Witness = Callable[[nn.Module], AbstractContextManager[None]]
@@ -136,6 +141,28 @@ def mlp_victim(parts: Study) -> Iterator[Net]:
     before = snapshot(net)
     yield net
     require_same(net, before)
+
+
+@pytest.fixture(scope="session")
+def hard() -> Study:
+    """Return the parts of a study whose images are so noisy that a model errs on many of them: each has habits of its own."""
+    owner, attacker, probes, test = (
+        blobs(n, seed, noise=90, name=f"noisy blobs {seed}") for n, seed in ((256, 10), (256, 11), (200, 12), (200, 13))
+    )
+    return Study(owner=owner, attacker=attacker, probes=probes, test=test)
+
+
+@pytest.fixture(scope="session")
+def original(hard: Study) -> Net:
+    """Return the model that ``kin`` are siblings of."""
+    return trained("mlp:width=24", hard.owner, 1)
+
+
+@pytest.fixture(scope="session")
+def kin(hard: Study) -> Siblings:
+    """Return nineteen siblings of ``original``: the same recipe on the same images, other seeds."""
+    models = tuple(trained("mlp:width=24", hard.owner, 500 + number) for number in range(19))
+    return Siblings(models=models, origin="code", start="none", images=hard.owner)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def main() -> None:
     fit(net, parts.owner.pixels, parts.owner.labels, null_recipe("lenet5"), rng=rng)
     facts = {
         "trained_on": "owner", "data": "fashion-mini", "split_seed": "0", "owner_digest": parts.owner.digest, "source": "tools/build_embedded_model.py",
-        "accuracy": f"{accuracy(net, parts.test):.4f}",
+        "start": "none", "accuracy": f"{accuracy(net, parts.test):.4f}",
     }  # fmt: skip
     target = Path(modelward.__file__).parent / "models" / "embedded" / FILE
     target.parent.mkdir(exist_ok=True)

@@ -16,7 +16,8 @@ model, data = mw.embedded_model().model, mw.study(mw.load_data("fashion-mini"))
 folder = Path(tempfile.mkdtemp())
 
 # The owner's side: a key with few probes, since a service may count what it is asked.
-_, key = mw.SACJC(count=600).protect(model, data.probes, nulls=mw.null_zoo("lenet5", data), rng=mw.generator(0))
+siblings = mw.siblings(mw.Recipe(epochs=15, lr=0.05, batch=64), data.owner, 19, model=model, base="none")
+_, key = mw.SACJC(count=600).protect(model, data.probes, siblings=siblings, rng=mw.generator(0))
 write_key(folder / "owner.mw", key)
 
 # The thief's side: a fine-tuned copy behind an address.

@@ -5,9 +5,10 @@ import modelward as mw
 # Your model, and images in four disjoint parts: the owner's, a thief's, probes for the key, and a test set.
 model, data = mw.embedded_model().model, mw.study(mw.load_data("fashion-mini"))
 
-# Independent models, trained once and kept: what a model that was NOT stolen looks like.
-nulls = mw.null_zoo("lenet5", data)
-_, key = mw.SACJC().protect(model, data.probes, nulls=nulls, rng=mw.generator(0))
+# Siblings, trained once and kept: the same training on the same images with other seeds. Thefts of five more tell how many thieves would be missed.
+recipe = mw.Recipe(epochs=15, lr=0.05, batch=64)
+siblings = mw.siblings(recipe, data.owner, 19, model=model, base="none", thief_images=data.attacker)
+_, key = mw.SACJC().protect(model, data.probes, siblings=siblings, rng=mw.generator(0))
 
 # A thief prunes a third of the weights and hides behind JPEG compression.
 view = mw.AttackerView.of_model(model, data.attacker)
@@ -20,5 +21,5 @@ print("by label:", mw.SACJC().verify(remote, key))
 
 # Somebody who trained on his own images.
 stranger = mw.build("lenet5", classes=10, rng=mw.generator(7))
-mw.fit(stranger, data.attacker.pixels, data.attacker.labels, mw.Recipe(epochs=15, lr=0.05, batch=64), rng=mw.generator(8))
+mw.fit(stranger, data.attacker.pixels, data.attacker.labels, recipe, rng=mw.generator(8))
 print("stranger:", mw.SACJC().verify(stranger, key))

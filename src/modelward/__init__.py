@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from modelward.core.view import AttackerView
     from modelward.data import Study, load_data, study
     from modelward.evaluation.farm import battery
+    from modelward.evaluation.siblings import siblings
     from modelward.evaluation.store import Store
     from modelward.evaluation.zoo import null_zoo
     from modelward.io.endpoint import Asking
@@ -100,7 +101,24 @@ if TYPE_CHECKING:
     from modelward.models import Convention, build, load_model, save_model
     from modelward.models.embedded import embedded_model
     from modelward.models.pretrained import pretrained
-    from modelward.ownership import CAE, EWE, SAC, SACJC, AdditionalClass, Adi, DeepMarks, Frontier, InFIP, IPGuard, Passport, Uchida, Zhang
+    from modelward.ownership import (
+        CAE,
+        EWE,
+        SAC,
+        SACJC,
+        AdditionalClass,
+        Adi,
+        DeepMarks,
+        Frontier,
+        InFIP,
+        IPGuard,
+        Passport,
+        Uchida,
+        UnitMatch,
+        UnitOrder,
+        WeightDistance,
+        Zhang,
+    )
     from modelward.training import Recipe, fit
 
 # fmt: off
@@ -146,6 +164,9 @@ _HOMES = {
     "modelward.evaluation.farm": (
         "battery",
     ),
+    "modelward.evaluation.siblings": (
+        "siblings",
+    ),
     "modelward.evaluation.store": (
         "Store",
     ),
@@ -177,6 +198,7 @@ _HOMES = {
     ),
     "modelward.ownership": (
         "Passport", "Adi", "EWE", "Frontier", "InFIP", "DeepMarks", "Uchida", "CAE", "SAC", "SACJC", "AdditionalClass", "IPGuard", "Zhang",
+        "UnitMatch", "UnitOrder", "WeightDistance",
     ),
     "modelward.training": (
         "Recipe", "fit",
@@ -193,10 +215,11 @@ __all__ = [
     "FillOutliers", "FinePrune", "FoldNorm", "FromScratch", "Frontier", "GanRemoval", "HeadSurgery", "IPGuard", "ImageSet", "InFIP", "KnockOff", "LabelRemap",
     "Laundering", "ModelwardError", "NeuralCleanse", "Overwrite", "Passport", "PermuteNeurons", "Prune", "PruneFinetune", "PushMaps", "Quantise",
     "Question", "RandomNoise", "RecalibrateNorm", "Recipe", "Regularise", "RescaleNeurons", "ReverseLock", "SampleLock", "ShiftLogits", "SmoothLabels", "Store",
-    "Study", "Suspect", "Transfer", "Uchida", "UndoGradient", "UniversalPerturbation", "Verdict", "WeightNoise", "WeightShift", "WrapBlur", "WrapFlip",
+    "Study", "Suspect", "Transfer", "Uchida", "UndoGradient", "UnitMatch", "UnitOrder",
+    "UniversalPerturbation", "Verdict", "WeightDistance", "WeightNoise", "WeightShift", "WrapBlur", "WrapFlip",
     "WrapJPEG", "WrapLabel", "WrapLevels", "WrapNoise", "WrapReconstruct", "WrapRound", "WrapSqueeze", "Zhang", "__version__", "audit", "battery",
     "build", "catalogue", "embedded_model", "find", "fit", "generator", "judge", "load_data", "load_model", "null_zoo", "pretrained", "read_key",
-    "save_model", "scan", "study", "write_key",
+    "save_model", "scan", "siblings", "study", "write_key",
 ]
 # fmt: on
 

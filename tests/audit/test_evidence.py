@@ -9,19 +9,20 @@ from pathlib import Path
 import jsonschema
 import pytest
 import torch
+from torch import nn
 
 from modelward.audit.committing import commit_to, date, opening_path, read_committed
 from modelward.audit.evidence import Taken, check_bundle, make_bundle
 from modelward.audit.judging import weigh
 from modelward.core.canonical import canonical_json
 from modelward.core.errors import FormatError, InputError, ModelwardError, UnsafeFileError, UsageError
+from modelward.core.guard import state_digest
 from modelward.core.key import Key
 from modelward.core.ownership import Observation
 from modelward.core.suspect import Access
 from modelward.core.verdict import Decision
 from modelward.keys.evidence import SigningKey, open_envelope, seal
-from modelward.ownership.calibration import Calibration
-from modelward.ownership.zhang import Zhang
+from modelward.ownership.sac import SAC
 from modelward.report.evidence_page import evidence_html, summary
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
@@ -30,17 +31,39 @@ OUT = (dt.datetime.now(dt.UTC).date() + dt.timedelta(1)).isoformat()
 EARLIER = (dt.datetime.now(dt.UTC).date() - dt.timedelta(9)).isoformat()
 
 
-def small_key(count: int = 20) -> Key:
-    scores = vars(Calibration(tuple([0.9, 0.95] * 10), (0.92,), (), 0.05, 0.3))
-    facts = {"settings": Zhang(count=count).settings(), "calibrated": True, "classes": ["a", "b", "c"], "scores": {"mark": scores}}
-    tensors = {"probes": torch.zeros(count, 1, 4, 4, dtype=torch.uint8), "labels": torch.ones(count, dtype=torch.int64)}
-    return Key("zhang", "hardened", "00" * 32, facts, tensors)
+def model(seed: int = 0) -> nn.Linear:
+    """Return a claimant's model; what it answers is in the key."""
+    made = nn.Linear(2, 2)
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)))
+    return made
 
 
-def answered(key: Key, hits: int) -> Observation:
-    answers = torch.zeros_like(key.tensors["labels"])
-    answers[:hits] = 1
-    return Observation(Access.LABEL, {"answers": answers}, len(answers), ("It was slow.",))
+def small_key(count: int = 20, candidates: int = 20, own: int = 3) -> Key:
+    """Return a fingerprint of drawn answers: every candidate has habits of its own."""
+    figures = {"right": {"probes": [count // 2, count]}, "confidence": 0.8, "error": 0.1, "chance": 1 / 3}
+    members = [{"digest": f"{place:02x}" * 32, "seed": place, "figures": figures} for place in range(candidates)]
+    draws = {
+        "of": "siblings", "own": own, "members": members, "origin": "code", "start": "none", "start_digest": None, "code": None, "images": None,
+        "failed": [], "tuning": [], "smoke": False, "most": "", "thieves": {"weights": {"tried": 20, "missed": 1, "kinds": {}}}, "nulls": 0,
+        "false_claims": 0,
+    }  # fmt: skip
+    facts = {"settings": SAC().settings(), "calibrated": True, "classes": ["a", "b", "c"], "draws": draws}
+    answers = 3 * torch.randn(candidates, count, 3, generator=torch.Generator().manual_seed(1))
+    tensors = {
+        "probes": torch.zeros(count, 1, 4, 4, dtype=torch.uint8), "labels": torch.ones(count, dtype=torch.int64), "answers": answers,
+        "clean_answers": answers.clone(),
+    }  # fmt: skip
+    return Key("sac", "hardened", state_digest(model()), facts, tensors)
+
+
+def answered(key: Key, away: float = 0.1) -> Observation:
+    """Return what a model answers that is ``away`` from the owner's: .1 for a thief, 9 for a stranger."""
+    own = key.tensors["answers"][key.facts["draws"]["own"]]
+    noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(2))
+    answers = own + away * noise if away < 1 else 3 * noise
+    return Observation(Access.WEIGHTS, {"answers": answers}, len(own), ("It was slow.",), "ab" * 32)
 
 
 KEY = small_key()
@@ -55,7 +78,7 @@ def committed(tmp_path):
 
 @pytest.fixture
 def bundle(committed):
-    return make_bundle(KEY, answered(KEY, 20), TAKEN, SIGNER, committed=committed, seeds={"seed": 0})
+    return make_bundle(KEY, answered(KEY), TAKEN, SIGNER, committed=committed, seeds={"seed": 0})
 
 
 def resealed(bundle: bytes, change) -> bytes:
@@ -65,10 +88,15 @@ def resealed(bundle: bytes, change) -> bytes:
 
 
 def test_a_bundle_gives_the_verdict_again_and_says_who_signed(bundle, committed):
-    verdict = weigh(answered(KEY, 20), KEY, committed)
+    verdict = weigh(answered(KEY), KEY, committed)
     assert verdict.stolen
-    checked = check_bundle(bundle, trusted=SIGNER.public)
-    assert (checked.known, checked.verdict) == (True, verdict)
+    assert (verdict.draws, verdict.p_value, verdict.strength) == (19, 0.05, "weak")
+    checked = check_bundle(bundle, trusted=SIGNER.public, released=OUT)
+    assert checked.known
+    assert replace(checked.verdict, headlines=verdict.headlines) == verdict
+    assert checked.verdict.headlines[-1].startswith(
+        "The siblings and their answers are the owner's figures: nobody has asked the siblings again"
+    )
     assert not check_bundle(bundle).known
     with pytest.raises(UnsafeFileError, match="not by the trusted key"):
         check_bundle(bundle, trusted=SigningKey.fresh().public)
@@ -77,7 +105,7 @@ def test_a_bundle_gives_the_verdict_again_and_says_who_signed(bundle, committed)
 def test_the_bundle_fits_its_schema_and_holds_what_the_verdict_needs(bundle):
     envelope = json.loads(bundle)
     statement = json.loads(base64.b64decode(envelope["payload"]))
-    schema = json.loads((SCHEMAS / "evidence-1.schema.json").read_text())
+    schema = json.loads((SCHEMAS / "evidence-2.schema.json").read_text())
     jsonschema.validate(statement, schema)
     jsonschema.validate(statement["commitment"]["record"], json.loads((SCHEMAS / "commitment-1.schema.json").read_text()))
     with pytest.raises(jsonschema.ValidationError):
@@ -87,8 +115,8 @@ def test_the_bundle_fits_its_schema_and_holds_what_the_verdict_needs(bundle):
 
 
 def test_every_bit_of_a_small_bundle_counts():
-    key = small_key(2)
-    whole = make_bundle(key, answered(key, 2), TAKEN, SIGNER)
+    key = small_key(2, 1, 0)
+    whole = make_bundle(key, answered(key), TAKEN, SIGNER)
     assert 4096 <= len(whole) <= 3 * 4096
     check_bundle(whole)
     accepted = 0
@@ -112,14 +140,17 @@ def test_half_a_bundle_is_refused(bundle, cut):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda s: {**s, "version": 2}, "newer modelward"),
+        (lambda s: {**s, "version": 3}, "newer modelward"),
+        (lambda s: {**s, "version": 1}, "made by an older modelward, whose verdicts counted other draws"),
         (lambda s: {**s, "schema": "modelward/key"}, "its schema is not"),
         (lambda s: {**s, "verdict": {**s["verdict"], "statistic": 0.1}}, "states statistic 0.1"),
         (lambda s: {**s, "verdict": {**s["verdict"], "p_value": 0.001}}, "states p_value"),
         (lambda s: {**s, "verdict": {**s["verdict"], "decision": "not stolen"}}, "states decision"),
         (lambda s: {**s, "key_digest": "00" * 32}, "contradicts itself"),
-        (lambda s: {**s, "null_scores": {}}, "contradicts itself"),
-        (lambda s: {**s, "commitment": None}, "states decision stolen, from its answers follows undecided"),
+        (lambda s: {**s, "draws": {}}, "contradicts itself"),
+        (lambda s: {**s, "draws": {**s["draws"], "own": 4}}, "contradicts itself"),
+        (lambda s: {**s, "verdict": {**s["verdict"], "draws": 99}}, "states draws 99"),
+        (lambda s: {**s, "commitment": None}, "states decision stolen, from its answers follows related"),
         (lambda s: {**s, "commitment": {**s["commitment"], "released": EARLIER}}, "states decision"),
         (lambda s: {**s, "commitment": {**s["commitment"], "released": 7}}, "cannot be evaluated"),
         (lambda s: {**s, "observation": {**s["observation"], "answers": "AAAA"}}, "safetensors"),
@@ -139,25 +170,53 @@ def test_what_the_signer_himself_forges_is_refused_in_one_sentence(bundle, chang
 def test_rounding_of_another_machine_is_no_contradiction(bundle):
     near = resealed(bundle, lambda s: {**s, "verdict": {**s["verdict"], "threshold": s["verdict"]["threshold"] * (1 + 5e-5)}})
     far = resealed(bundle, lambda s: {**s, "verdict": {**s["verdict"], "threshold": s["verdict"]["threshold"] * (1 + 5e-4)}})
-    assert check_bundle(near).verdict.stolen
+    assert check_bundle(near, released=OUT).verdict.stolen
     with pytest.raises(UnsafeFileError, match="threshold"):
         check_bundle(far)
 
 
-def test_the_checker_may_know_better_when_the_suspect_was_out(bundle):
-    assert check_bundle(bundle).verdict.decision is Decision.STOLEN
-    found = check_bundle(bundle, released=EARLIER).verdict
+def test_the_day_is_the_checkers_and_never_the_bundles(bundle):
+    assert json.loads(open_envelope(bundle)[0])["verdict"]["decision"] == "stolen"
+    found = check_bundle(bundle, model=model()).verdict
+    assert found.decision is Decision.RELATED
+    assert check_bundle(bundle, released=OUT).verdict.decision is Decision.STOLEN
+    early = check_bundle(bundle, released=EARLIER, model=model()).verdict
+    assert early.decision is Decision.RELATED
+    assert any("does not count" in text for text in early.caveats)
+
+
+def test_without_a_commitment_the_claimants_model_has_to_be_shown():
+    made = make_bundle(KEY, answered(KEY), TAKEN, SIGNER)
+    hidden = check_bundle(made, trusted=SIGNER.public, released=OUT).verdict
+    assert hidden.matches
+    assert hidden.decision is Decision.UNDECIDED
+    assert hidden.caveats[0].startswith("The claimant's model was not shown")
+    for shown in (model(), lambda key: model() if key.method == "sac" else None):
+        assert check_bundle(made, model=shown).verdict.decision is Decision.RELATED
+    with pytest.raises(InputError, match="not the one that the key in the bundle names: their digests differ"):
+        check_bundle(made, model=model(1))
+
+
+def test_a_suspect_that_is_the_claimants_model_says_nothing():
+    same = replace(answered(KEY, 0.0), digest=state_digest(model()))
+    found = check_bundle(make_bundle(KEY, same, TAKEN, SIGNER), model=model()).verdict
     assert found.decision is Decision.UNDECIDED
-    assert any("does not count" in text for text in found.caveats)
+    assert found.caveats[0].startswith("The suspect is the very model that the key names")
 
 
-def test_without_a_commitment_the_key_fits_and_nothing_follows():
-    made = make_bundle(KEY, answered(KEY, 20), TAKEN, SIGNER)
-    checked = check_bundle(made, trusted=SIGNER.public)
-    assert checked.verdict.matches
+def test_a_stranger_is_cleared_by_what_follows_from_the_answers():
+    stranger = check_bundle(make_bundle(KEY, answered(KEY, 9), TAKEN, SIGNER)).verdict
+    assert not stranger.matches
+    assert stranger.decision is Decision.NOT_STOLEN
+    assert "1 of 20 such thieves would be missed" in stranger.caveats[0]
+
+
+def test_a_key_from_before_the_draws_decides_nothing_in_a_bundle_either():
+    old = replace(KEY, facts={name: fact for name, fact in KEY.facts.items() if name != "draws"})
+    checked = check_bundle(make_bundle(old, answered(KEY), TAKEN, SIGNER), model=model())
     assert checked.verdict.decision is Decision.UNDECIDED
-    none = check_bundle(make_bundle(KEY, answered(KEY, 1), TAKEN, SIGNER))
-    assert none.verdict.decision is Decision.NOT_STOLEN
+    assert checked.verdict.caveats[0].startswith("The key was made before calibration by siblings and other secrets: enrol again")
+    jsonschema.validate(json.loads(canonical_json(checked.statement)), json.loads((SCHEMAS / "evidence-2.schema.json").read_text()))
 
 
 def test_the_page_says_what_would_defeat_the_evidence(bundle):
@@ -172,9 +231,10 @@ def test_the_page_says_what_would_defeat_the_evidence(bundle):
     assert len(page["defeats"]) >= 6
     assert all(link not in html for link in ("http:", "https:", "src="))
     undated = summary(
-        json.loads(open_envelope(make_bundle(KEY, answered(KEY, 20), TAKEN, SIGNER))[0]), verdict, signer="x", known=True, notes=()
+        json.loads(open_envelope(make_bundle(KEY, answered(KEY), TAKEN, SIGNER))[0]), verdict, signer="x", known=True, notes=()
     )
     assert undated["defeats"][0].startswith("Nothing dates the key")
+    assert verdict["headlines"][0].startswith("By the owner's word training began at weights drawn anew")
 
 
 def test_a_commitment_has_two_halves_that_are_never_overwritten(tmp_path):
@@ -186,7 +246,7 @@ def test_a_commitment_has_two_halves_that_are_never_overwritten(tmp_path):
     with pytest.raises(UsageError, match="never overwritten"):
         commit_to(KEY, path)
     with pytest.raises(InputError, match="to another key"):
-        read_committed(path, small_key(3))
+        read_committed(path, small_key(30))
     opening_path(path).unlink()
     with pytest.raises(InputError, match="nobody can tell which key"):
         read_committed(path, KEY)

@@ -67,7 +67,7 @@ def test_fewer_outputs_and_outputs_for_other_classes_are_refused(splits, marked,
 
 def test_a_marked_null_model_is_told_of(splits, marked, mlp_victim):
     loaded = dataclasses.replace(load_model(marked), model=mlp_victim)
-    ground = Ground(Question(), loaded, splits, None, "", {})
+    ground = Ground(Question(), loaded, splits, None, "", {}, None)
     with pytest.warns(UserWarning, match=rf"--nulls marked\.safetensors: the model has {REMARK}"):
         assert len(null_folder(marked.parent, ground)) == 1
 

@@ -159,7 +159,9 @@ def test_a_revoked_user_is_refused_and_traced(leaked):
 
 
 def verdict(statistic: float, p: float | None, parametric: float | None = None) -> Verdict:
-    return Verdict(Decision.UNDECIDED, "zhang", "hardened", "s", statistic, 0.3, p, 199, "other secrets", 1, "label", parametric_p=parametric)
+    return Verdict(
+        Decision.UNDECIDED, "zhang", "hardened", "s", statistic, 0.3, p, 199, "other secrets", 1, "label", parametric_p=parametric
+    )
 
 
 def grant(number: int, generation: int = 1) -> Grant:

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+import modelward.audit.calibrating  # noqa: F401  # as it is: what it refuses, the commands refuse
 from modelward.cli.main import main
 from modelward.core import progress
 from modelward.core.key import Key
-from modelward.core.verdict import Decision, Verdict
+from modelward.core.verdict import Decision, Misses, Verdict
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,11 @@ DOCUMENT: dict[str, Any] = {
 def verdict(decision: str = "stolen", **changes: Any) -> Verdict:
     """Return a verdict with plausible figures."""
     given: dict[str, Any] = {
-        "decision": Decision(decision), "method": "sac-jc", "variant": "hardened", "statistic_name": "correlation distance (temp)",
-        "statistic": 0.01234, "threshold": 0.0456, "p_value": 1 / 21, "nulls": 20, "false_claims": 0, "false_claim_trials": 9,
-        "false_claim_bound": 0.283, "queries": 1234, "access": "weights", "caveats": ("It does not prove how the suspect was made.",),
+        "decision": Decision(decision), "method": "sac-jc", "variant": "hardened", "statistic_name": "deviation not shared (temp)",
+        "statistic": 0.01234, "threshold": 0.0456, "p_value": 1 / 20, "draws": 19, "draws_of": "siblings of the owner's model", "queries": 1234,
+        "access": "weights", "strength": "weak" if decision in {"stolen", "related"} else "", "misses": Misses(1, 20), "nulls": 20, "false_claims": 2,
+        "headlines": ("By the owner's word training began at weights drawn anew, which nobody else has.",),
+        "caveats": ("It does not prove how the suspect was made.",),
     }  # fmt: skip
     return Verdict(**(given | changes))
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from modelward.audit.calibrating import Calibrating
+from modelward.core.verdict import Misses
 from modelward.models import Convention
 
 
@@ -102,7 +104,8 @@ def test_protect_enrols_and_writes_the_key(shell: Callable[..., Any], world: Any
     assert found.code == 0
     (method, settings, question), options = world.called("enrol")
     assert (method, settings, question.data) == ("sac-jc", {"count": 400, "eps": 0.25, "variant": "paper"}, "fashion-mini")
-    assert (options["calibrate"], options["nulls"], options["jobs"]) == ("quick", None, 1)
+    assert (options["calibrating"], options["nulls"], options["jobs"]) == (Calibrating(profile="quick"), None, 1)
+    assert world.called("dry_run_enrol")[0][3] == Calibrating(profile="quick")
     assert world.names().index("dry_run_enrol") < world.names().index("enrol")
     assert world.called("write_key")[0][0] == out
     assert world.called("write_key")[1] == {"passphrase": "hunter2"}
@@ -116,7 +119,9 @@ def test_an_uncalibrated_key_is_warned_of(shell: Callable[..., Any], world: Any,
 
     world.answers["enrol"] = types.SimpleNamespace(model=None, changed=False, key=Key("sac-jc", "hardened", "00", {"calibrated": False}))
     found = shell("protect", "sac-jc", "--out-key", tmp_path / "k.mw", "--json")
-    assert "not calibrated" in found.err
+    assert "the key has no siblings: every verdict will be undecided" in found.err
+    assert "--calibrate quick" in found.err
+    assert "--train package.module:function --siblings 19" in found.err
     assert "dry_run_enrol" not in world.names()
     assert told(found.out) | {"calibrated": False, "encrypted": False} == told(found.out)
 
@@ -124,7 +129,14 @@ def test_an_uncalibrated_key_is_warned_of(shell: Callable[..., Any], world: Any,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--calibrate", "quick", "--nulls", "d"], "one of the two"),
+        (["--calibrate", "quick", "--train", "m:f"], "--calibrate and --train are different ways to siblings; pass one"),
+        (["--calibrate", "quick", "--sibling-models", "d"], "--calibrate and --sibling-models are different ways"),
+        (["--train", "m:f", "--recipe", "matched"], "--train and --recipe matched are different ways"),
+        (["--calibrate", "quick", "--base", "b", "--start", "s"], "both say where training began; pass one"),
+        (["--train", "m:f", "--siblings", "20"], "--siblings is 19, 39, 59, 99 (other numbers make the test coarser for nothing), not 20"),
+        (["--siblings", "0"], "not 0"),
+        (["--calibrate", "slow"], "'smoke', 'quick', 'full'"),
+        (["--recipe", "own"], "'matched'"),
         (["--set", "count"], "name=value"),
         (["--set", "a=1", "--set", "a=2"], "twice"),
         (["--set", "variant=paper", "--variant", "hardened"], "one of the two"),
@@ -148,12 +160,32 @@ def test_a_key_is_never_overwritten_and_its_folder_is_looked_for_first(shell: Ca
 
 def test_protect_dry_run_writes_nothing(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
     found = shell("protect", "sac-jc", "--out-key", tmp_path / "k.mw", "--calibrate", "full", "--dry-run")
-    assert (found.code, world.called("dry_run_enrol")[1]["calibrate"]) == (0, "full")
+    assert (found.code, world.called("dry_run_enrol")[0][3]) == (0, Calibrating(profile="full"))
     assert "enrol" not in world.names()
     assert "Nothing was run" in shell("protect", "sac-jc", "--out-key", tmp_path / "k.mw", "--dry-run").out
 
 
-@pytest.mark.parametrize(("decision", "code"), [("stolen", 1), ("not stolen", 0), ("undecided", 3)])
+def test_protect_asks_for_the_siblings_it_was_told_of(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
+    out = tmp_path / "k.mw"
+    told_of = ("--train", "mine.code:train", "--siblings", "39", "--base", "b.safetensors", "--trained-on", "images", "--no-thieves")
+    assert shell("protect", "sac", "--out-key", out, *told_of).code == 0
+    asked = Calibrating(train="mine.code:train", count=39, base="b.safetensors", trained_on="images", thieves=False)
+    (_, _, question), options = world.called("enrol")
+    assert options["calibrating"] == asked
+    assert asked.wanted
+    assert question.trained_on is None  # a set of its own, no part of --data
+    assert (
+        shell("protect", "sac", "--out-key", out, "--sibling-models", "d", "--start", "s", "--trained-on", "owner", "--nulls", "n").code
+        == 0
+    )
+    (_, _, question), options = world.called("enrol")
+    assert (options["calibrating"].models, options["calibrating"].start, options["nulls"]) == (Path("d"), Path("s"), Path("n"))
+    assert question.trained_on == "owner"
+    assert shell("protect", "sac", "--out-key", out, "--recipe", "matched", "--base", "none").code == 0
+    assert world.called("enrol")[1]["calibrating"] == Calibrating(matched=True, base="none")
+
+
+@pytest.mark.parametrize(("decision", "code"), [("stolen", 1), ("related", 1), ("not stolen", 0), ("undecided", 3)])
 def test_verify_exit_codes(
     decision: str, code: int, shell: Callable[..., Any], world: Any, tmp_path: Path, make_verdict: Callable[..., Any]
 ) -> None:
@@ -162,11 +194,19 @@ def test_verify_exit_codes(
     world.answers["judge"] = make_verdict(decision)
     found = shell("verify", suspect, "--key", "k.mw", "--arch", "cnn")
     assert found.code == code
-    assert found.out.startswith(f"{decision.upper()}: ")
+    assert found.out.startswith(f"{decision.upper()}{' (weak evidence)' if code == 1 else ''}: ")
     assert (world.called("judge")[0][0], world.called("judge")[0][2]) == (suspect, "cnn")
     document = told(shell("verify", suspect, "--key", "k.mw", "--json").out)
-    assert (document["schema"], document["decision"], document["exit_code"]) == ("modelward/verdict", decision, code)
-    assert shell("verify", suspect, "--key", "k.mw", "--quiet").out.count("\n") == 1
+    assert (document["schema"], document["version"], document["decision"], document["exit_code"]) == (
+        "modelward/verdict",
+        2,
+        decision,
+        code,
+    )
+    assert document["misses"] == {"missed": 1, "tried": 20}
+    quiet = shell("verify", suspect, "--key", "k.mw", "--quiet").out.splitlines()
+    assert len(quiet) >= 2  # what a reader has to know first is never left out
+    assert quiet[-1].startswith("By the owner's word training began")
 
 
 def test_a_verdict_tells_every_figure(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:
@@ -175,8 +215,11 @@ def test_a_verdict_tells_every_figure(shell: Callable[..., Any], world: Any, tmp
     suspect.write_text("file,label\n", encoding="utf-8")
     words = " ".join(shell("verify", suspect, "--key", "k.mw").out.split())
     for piece in (
-        "0.0123 correlation distance (temp)", "threshold 0.0456", "0.048: none of 20 independent models", "0 of 9 held-out",
-        "below 28.3 % with 95 % confidence", "1,234 images", "What this does not show", "does not prove how the suspect was made",
+        "STOLEN (weak evidence): answers.csv has what the model behind k.mw has of its own", "By the owner's word training began",
+        "0.0123 deviation not shared (temp)", "0.0456, where p is at most 0.05", "0.05: none of 19 siblings of the owner's model is as close",
+        "1 of 20 thefts tried at enrolment would be missed, at most 22 % with 95 % confidence",
+        "2 of 20 independent models that were asked at enrolment would be accused", "1,234 images, access: weights", "Why, and what this does not show",
+        "does not prove how the suspect was made",
     ):  # fmt: skip
         assert piece in words
 
@@ -186,12 +229,41 @@ def test_an_uncalibrated_verdict_says_not_measured(
 ) -> None:
     suspect = tmp_path / "s.safetensors"
     suspect.write_bytes(b"")
-    nothing = {"threshold": None, "p_value": None, "nulls": 0, "false_claim_bound": None, "false_claim_trials": 0}
+    nothing = {"threshold": None, "p_value": None, "draws": 0, "nulls": 0, "false_claims": 0, "misses": Misses()}
     world.answers["judge"] = make_verdict("undecided", **nothing)
     text = shell("verify", suspect, "--key", "k.mw").out
-    assert "none: the key is not calibrated" in text
-    assert "not measured" in text
+    assert "none: too few draws stand behind the key" in text
+    assert "not known: no thefts were tried at enrolment" in text
+    assert "no independent models were asked at enrolment" in text
     assert told(shell("verify", suspect, "--key", "k.mw", "--json").out)["p_value"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"p_value": 0.1}, "0.1: 1 of 19 siblings of the owner's model is as close"),
+        ({"p_value": 0.5, "decision": "not stolen"}, "0.5: 9 of 19 siblings of the owner's model are as close"),
+        ({"p_value": 1.0}, "1: 19 of 19 siblings of the owner's model are as close"),
+        ({"p_value": 1 / 200, "draws": 199, "draws_of": "other secrets"}, "0.005: none of 199 other secrets is as close"),
+        (
+            {"p_value": 2e-9, "draws": 499_999_999, "draws_of": "exact distribution"},
+            "2e-09: the chance of such a match by luck, counted exactly",
+        ),
+        (
+            {"decision": "related"},
+            "RELATED (weak evidence): s.safetensors and the model behind k.mw: one was made from the other, or both from a third.",
+        ),
+        ({"decision": "not stolen"}, "and few thieves would be missed."),
+        ({"decision": "undecided"}, "UNDECIDED: nothing can be concluded about s.safetensors with k.mw."),
+    ],
+)
+def test_verdicts_in_words(
+    changes: dict[str, Any], words: str, shell: Callable[..., Any], world: Any, tmp_path: Path, make_verdict: Callable[..., Any]
+) -> None:
+    suspect = tmp_path / "s.safetensors"
+    suspect.write_bytes(b"")
+    world.answers["judge"] = make_verdict(**changes)
+    assert words in " ".join(shell("verify", suspect, "--key", "k.mw").out.split())
 
 
 def test_an_absent_suspect_names_the_nearest_file(shell: Callable[..., Any], world: Any, tmp_path: Path) -> None:

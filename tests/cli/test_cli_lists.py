@@ -177,6 +177,19 @@ def test_the_real_checks_cover_what_matters(world: Any, tmp_path: Path, monkeypa
     assert "journal mode delete" in found["sqlite"].text
 
 
+@pytest.mark.parametrize(
+    ("native", "words"),
+    [(True, "bf16 native: training uses it"), (False, "bf16 not native: training in fp32, which is faster here")],
+)
+def test_the_doctor_says_what_training_uses(native: bool, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelward.core import devices
+
+    monkeypatch.setattr(devices, "bf16_is_native", lambda: native)
+    found = next(check for check in doctor.checks() if check.name == "processor")
+    assert found.status == "ok"
+    assert found.text.endswith(words)
+
+
 def test_a_broken_store_is_one_failed_line(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from modelward.evaluation.store import Store
 

@@ -11,8 +11,7 @@ from modelward.cli.key_standing import lapsed
 from modelward.core.key import Key
 from modelward.keys import grants, read_key, write_key
 from modelward.models import save_model
-from modelward.ownership.calibration import Calibration
-from modelward.ownership.zhang import Zhang
+from modelward.ownership.adi import Adi
 
 
 @pytest.fixture
@@ -38,9 +37,8 @@ def owned(folder, mlp_victim):
     probes = torch.randint(0, 256, (20, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     with torch.no_grad():
         labels = mlp_victim(probes.float() / 255).argmax(1)
-    scores = vars(Calibration(tuple([0.9, 0.95] * 10), (0.92,), (), 0.05, 0.3))
-    facts = {"settings": Zhang(count=20).settings(), "calibrated": True, "classes": ["a", "b", "c"], "scores": {"mark": scores}}
-    write_key(folder / "k.mw", Key("zhang", "hardened", "00" * 32, facts, {"probes": probes, "labels": labels}))
+    facts = {"settings": Adi(count=20).settings(), "calibrated": True, "classes": ["a", "b", "c"], "draws": {"of": "labels", "classes": 3}}
+    write_key(folder / "k.mw", Key("adi", "hardened", "00" * 32, facts, {"probes": probes, "labels": labels}))
     save_model(folder / "m.safetensors", mlp_victim)
     return folder
 
@@ -143,15 +141,21 @@ def test_a_suspect_is_stolen_only_with_a_dated_commitment_and_the_evidence_says_
     assert shell(*verify, "--commitment", "c.json").code == 3
     dated = shell("commit", "k.mw", "--out", "c.json", "--publication", "Gazette 12/2019, page 3", "--published", "2019-12-01", "--json")
     assert json.loads(dated.out)["kind"] == "publication"
-    assert shell(*verify, "--commitment", "c.json").code == 1
+    assert shell(*verify, "--commitment", "c.json").code == 3  # nobody said when the suspect was seen
+    assert shell(*verify, "--commitment", "c.json", "--released", "2019-12-02").code == 1
     assert shell(*verify, "--commitment", "c.json", "--released", "2019-11-30").code == 3
     assert shell("evidence", "keygen", "--out", "sign.pem").code == 0
-    sealed = shell(*verify, "--commitment", "c.json", "--evidence", "e.json", "--signing-key", "sign.pem", "--json")
+    sealed = shell(
+        *verify, "--commitment", "c.json", "--released", "2019-12-02", "--evidence", "e.json", "--signing-key", "sign.pem", "--json"
+    )
     assert (sealed.code, json.loads(sealed.out)["evidence"]) == (1, "e.json")
     unknown = shell("evidence", "check", "e.json")
     assert unknown.code == 3
     assert "signer unknown" in unknown.out
-    known = shell("evidence", "check", "e.json", "--trusted-key", "sign.pub.pem", "--summary", "s.html", "--json")
+    assert shell("evidence", "check", "e.json", "--trusted-key", "sign.pub.pem").code == 3  # the day in the bundle is its maker's
+    known = shell(
+        "evidence", "check", "e.json", "--trusted-key", "sign.pub.pem", "--released", "2019-12-02", "--summary", "s.html", "--json"
+    )
     assert (known.code, json.loads(known.out)["verdict"]["decision"]) == (1, "stolen")
     assert "What would defeat this evidence" in (owned / "s.html").read_text()
     assert shell("evidence", "check", "e.json", "--trusted-key", "sign.pub.pem", "--released", "2019-11-30").code == 3

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from modelward.core import devices
 from modelward.core.canonical import canonical_json
 from modelward.core.catalogue import catalogue
 from modelward.core.errors import InputError, UsageError
@@ -81,6 +82,12 @@ every, gradient_only = (
     )
     for only in (False, True)
 )
+
+
+@pytest.fixture(autouse=True)
+def _native(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``fast`` take its steps in bf16 on every machine: elsewhere it is the row without it."""
+    monkeypatch.setattr(devices, "bf16_is_native", lambda: True)
 
 
 class Counted(nn.Module):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modelward.core.devices import Following, bf16_is_native, computing, device_of, following, lent, moved, working_device
+from modelward.core.devices import Following, bf16_is_faster, bf16_is_native, computing, device_of, following, lent, moved, working_device
 from modelward.core.guard import predict
 from modelward.core.rng import generator
 from modelward.imaging.corruptions import gaussian_noise
@@ -108,5 +108,12 @@ def test_bf16_is_chosen_by_the_flags_of_the_processor(monkeypatch: pytest.Monkey
         assert bf16_is_native() is native
         deep = torch.nn.Sequential(*(torch.nn.Conv2d(1, 1, 1) for _ in range(3)))
         assert Recipe().autocasts(deep) is native
+        assert bf16_is_faster(torch.device("cpu")) is native
     finally:
         bf16_is_native.cache_clear()
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_an_accelerator_is_asked_itself_and_emulation_does_not_count(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: native or including_emulation)
+    assert bf16_is_faster(torch.device("cuda")) is native

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from modelward import SAC, build, generator
+from modelward import SAC, generator
 from modelward.core.key import Key
 from modelward.keys import write_key
 
@@ -25,10 +24,15 @@ COUNT = 60
 
 
 @pytest.fixture(scope="session")
-def key(parts, mlp_victim) -> Key:
-    """Return a key of the MLP, calibrated with untrained nets: whoever answers like the MLP is stolen."""
-    nulls = [build("mlp:width=24", classes=3, channels=3, size=(8, 8), rng=generator(seed)) for seed in range(24)]
-    return SAC(variant="hardened", count=COUNT, references=0).protect(mlp_victim, parts.probes, nulls=nulls, rng=generator(1))[1]
+def mlp_victim(original) -> Any:
+    """Return the MLP that stands behind every door: one that has siblings."""
+    return original
+
+
+@pytest.fixture(scope="session")
+def key(hard, mlp_victim, kin) -> Key:
+    """Return a key of the MLP with its siblings: whoever answers like the MLP is related."""
+    return SAC(variant="hardened", count=COUNT).protect(mlp_victim, hard.probes, siblings=kin, rng=generator(1))[1]
 
 
 @pytest.fixture(scope="session")
@@ -124,7 +128,6 @@ class Service:
     url: str = ""
     requests: list[Any] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
     answer: Callable[[int, Any], Answer] = lambda *_: (500, {}, b"")
 
     @property
@@ -140,7 +143,6 @@ def service() -> Iterator[Service]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            made.times.append(time.monotonic())
             made.headers.append(dict(self.headers))
             made.requests.append(document["instances"])
             status, headers, body = made.answer(len(made.requests) - 1, document["instances"])

@@ -15,6 +15,7 @@ from modelward.audit.functions import ask_function
 from modelward.cli.main import main
 from modelward.cli.service_options import asking_of, parse_rate
 from modelward.core.errors import FormatError, InputError, UsageError
+from modelward.core.verdict import Decision
 from modelward.io.endpoint_headers import read_headers
 from modelward.models import save_model
 
@@ -100,7 +101,8 @@ def test_the_verdict_tells_how_the_answers_were(here: Path, key: Any, function: 
     del here
     verdict = judge(f"answering:{function}", key)
     assert (verdict.access, verdict.queries) == (access, 64)
-    assert verdict.stolen
+    rolled = function == "moody"  # whose answers are a copy's, with the classes in another place
+    assert verdict.decision is (Decision.UNDECIDED if rolled else Decision.RELATED)  # nothing dates the key
     told = " ".join(verdict.caveats)
     assert (word in told) if word else ("softmax" not in told and "rounded" not in told and "twice" not in told)
 
@@ -141,7 +143,8 @@ def test_the_shell_names_a_function(here: Path, key_file: Path, capsys: Any) -> 
     assert (code, "--suspect" in err) == (4, True)
     assert "answering" in sys.modules
     del sys.modules["answering"]
-    assert run(capsys, "verify", here / "victim.safetensors", "--key", key_file)[0] == 1
+    code, out, _ = run(capsys, "verify", here / "victim.safetensors", "--key", key_file)
+    assert (code, "the very model that the key names" in " ".join(out.split())) == (3, True)
     assert "answering" not in sys.modules  # code runs only when it is named
 
 

@@ -18,6 +18,7 @@ def found() -> dict[str, Any]:
     return additional_class(profile="smoke", seed=0, store=Store(), jobs=1, command="modelward reproduce additional-class --profile smoke")
 
 
+@pytest.mark.slow
 def test_a_smoke_run_measures_every_figure(found: dict[str, Any]) -> None:
     captions = {caption: body for caption, _, body in found["tables"]}
     assert all(captions.values())
@@ -33,6 +34,7 @@ def test_a_smoke_run_measures_every_figure(found: dict[str, Any]) -> None:
     assert "| images | paper | hardened |" in page
 
 
+@pytest.mark.slow
 def test_users_are_read_in_every_configuration_of_ours(found: dict[str, Any]) -> None:
     rows = {(row["configuration"], row["metric"]): row["value"] for row in found["rows"] if row["attack"] == "users"}
     for name in ("paper", "hardened"):

@@ -25,7 +25,12 @@ from modelward.evaluation.store import Store
 
 HERE = Path(__file__).parent
 RAY = Place("ray")
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed; it comes with the extra 'cluster'")
+absent = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed; it comes with the extra 'cluster'")
+
+
+def needs_ray(test):
+    """Skip a test where Ray is not installed; a cluster takes long to start."""
+    return pytest.mark.slow(absent(test))
 
 
 def table(run, cells):
@@ -126,18 +131,22 @@ def test_places_are_checked(place, text):
 
 @needs_ray
 @pytest.mark.parametrize("listens", [False, True])
-def test_an_address_that_does_not_answer_is_said_within_20_seconds(tmp_path, monkeypatch, listens):
+def test_an_address_that_does_not_answer_is_said_after_20_seconds_at_most(tmp_path, monkeypatch, listens):
+    assert ray_cluster.CONNECT_SECONDS + ray_cluster.HEALTH_SECONDS < 20
     monkeypatch.setattr(ray_cluster.ray(), "is_initialized", lambda: False)
+    monkeypatch.setattr(ray_cluster.ray(), "init", lambda **_: pytest.fail("Ray's own attempts take minutes"))
+    spent, connect, run = [], socket.create_connection, subprocess.run
+    monkeypatch.setattr(socket, "create_connection", lambda place, *, timeout: spent.append(timeout) or connect(place, timeout=timeout))
+    monkeypatch.setattr(subprocess, "run", lambda words, *, timeout, **how: spent.append(timeout) or run(words, timeout=timeout, **how))
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if listens:  # takes connections, and is no Ray
             server.listen()
             monkeypatch.setattr(ray_cluster, "HEALTH_SECONDS", 2.0)
-        address, started = f"127.0.0.1:{server.getsockname()[1]}", time.monotonic()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(ModelwardError, match=rf"^no Ray cluster answers at {address}; start one with"):
             Engine(Store(tmp_path), place=Place("ray", address)).run([cell("add", "a")])
-    assert time.monotonic() - started < 20
-    assert ray_cluster.CONNECT_SECONDS + 14 < 20
+    assert spent == [ray_cluster.CONNECT_SECONDS, 2.0][: 1 + listens]  # all that was waited for
 
 
 @needs_ray
@@ -159,7 +168,7 @@ def test_a_run_killed_on_ray_leaves_no_process_and_goes_on_in_processes(tmp_path
     done = store.count()
     working = [pid for pid in children if pid not in agents]
     assert len(working) > 3
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while alive := [pid for pid in working if running(pid)]:
         assert time.monotonic() < deadline, [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in alive]
         time.sleep(0.1)

@@ -55,9 +55,9 @@ def crash(job):
 
 
 def lasting(job):
-    """Take long, so that a test can interrupt it."""
+    """Take longer than any test waits, so that it can only be interrupted."""
     note(f"{job.settings['name']} began")
-    time.sleep(30)
+    time.sleep(600)
     note(job.settings["name"])
     return Outcome()
 

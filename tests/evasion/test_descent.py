@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from modelward.attacks.evasion import BIM, FGSM, PGD, RandomNoise
 from modelward.attacks.evasion.descent import attack_loss, fooled
+from modelward.core import devices
 from modelward.core.errors import UsageError
 from modelward.core.families import EvasionMethod
 from modelward.core.guard import predict, state_digest
@@ -144,6 +145,13 @@ class Watched(PGD):
         return hit
 
 
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this processor multiply bf16 by itself, whatever it really does."""
+    monkeypatch.setattr(devices, "bf16_is_native", lambda: True)
+
+
+@pytest.mark.usefixtures("native")
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_fast_successes_hold_in_fp32(norm: str, lenet: nn.Module, right: tuple[Tensor, Tensor]) -> None:
     x, y = right
@@ -167,6 +175,41 @@ class Liar(nn.Module):
         return -logits if torch.is_autocast_enabled("cpu") else logits
 
 
+class Noted(nn.Module):
+    """Notes in what precision it was asked."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.cast: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.cast.append(torch.is_autocast_enabled("cpu"))
+        logits: Tensor = self.net(x)
+        return logits
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_fast_is_exact_where_bf16_is_only_emulated(
+    native: bool, lenet: nn.Module, right: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "bf16_is_native", lambda: native)
+    x, y = right
+    nets = [Noted(lenet), Noted(lenet)]
+    fast, exact = (
+        PGD(eps=0.06, step=0.015, steps=6, fast=fast).run(net, x, y, rng=generator(4))
+        for net, fast in zip(nets, (True, False), strict=True)
+    )
+    assert any(nets[0].cast) is native
+    assert not any(nets[1].cast)
+    if native:
+        assert fast.queries > exact.queries  # successes were asked for again in fp32
+    else:
+        assert torch.equal(fast.value, exact.value)
+        assert (fast.steps, fast.queries) == (exact.steps, exact.queries)
+
+
+@pytest.mark.usefixtures("native")
 def test_fast_believes_no_success_that_fp32_denies() -> None:
     w = torch.ones(1, 4, 4)
     net, x = Liar(linear(w, -4.0)), torch.full((3, 1, 4, 4), 0.5)  # score 4 for the second class

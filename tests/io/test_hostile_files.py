@@ -6,14 +6,14 @@ import os
 import pickle
 import random
 import struct
-import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from modelward.core.errors import FormatError, InputError, ModelwardError, StoreError, UnsafeFileError, UsageError
 from modelward.io import age, archives, arrays, atomic, cifar, container, files, images, legacy, sniff, tables
@@ -29,13 +29,12 @@ class Gadget:
         return os.system, ("touch /tmp/modelward-was-here",)
 
 
-def test_headers_with_too_many_tensors_are_refused_fast():
+def test_headers_with_too_many_tensors_are_refused_before_they_are_parsed(monkeypatch):
     entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     text = json.dumps({f"t{i}": entry for i in range(300_000)}).encode()
-    started = time.perf_counter()
+    monkeypatch.setattr(st, "json", SimpleNamespace(loads=lambda _: pytest.fail("the header was parsed")))
     with pytest.raises(UnsafeFileError):
         st.read_header(struct.pack("<Q", len(text)) + text)
-    assert time.perf_counter() - started < 0.1
     short = json.dumps({f"{i}": entry for i in range(30_000)}).encode()
     with pytest.raises(UnsafeFileError):
         st.read_header(struct.pack("<Q", len(short)) + short)
@@ -111,14 +110,13 @@ def test_keys_are_private_and_encrypted_ones_tell_nothing(tmp_path, monkeypatch)
         age.read_secret(file=tmp_path / "p", fd=3)
 
 
-def test_a_small_png_of_many_pixels_is_refused_before_it_is_decoded():
+def test_a_small_png_of_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
     stream = io.BytesIO()
     Image.new("1", (9000, 9000)).save(stream, "PNG")
     assert len(stream.getvalue()) < 20_000
-    started = time.perf_counter()
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("the pixels were decoded"))
     with pytest.raises(UnsafeFileError, match="9000x9000"):
         images.read_image(stream.getvalue())
-    assert time.perf_counter() - started < 0.1
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])

@@ -1,6 +1,7 @@
 """Attacks that small files made on the doors, each with the answer that is now expected: one sentence, at once, and little memory."""
 
 import io
+import itertools
 import json
 import os
 import pickle
@@ -8,8 +9,8 @@ import resource
 import struct
 import subprocess
 import sys
-import time
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,7 +92,6 @@ def test_the_sweeper_takes_its_own_files_only(tmp_path):
     assert not (tmp_path / ".k.mw.77.0badcafe.tmp").exists()
 
 
-@pytest.mark.timeout(10)
 def test_nobody_waits_at_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for door in (arrays.read_npz, arrays.read_idx, archives.ZipFolder, sniff.kind_of, images.read_image, cifar.read_cifar_batch):
@@ -136,12 +136,14 @@ def pickle_file(tmp_path, data):
     ],
     ids=["nested keys", "far memo", "nested lists", "eval", "newobj", "protocol 0"],
 )
-def test_pickle_bombs_end_before_they_begin(tmp_path, data):
-    path = pickle_file(tmp_path, data)
-    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def test_pickle_bombs_end_before_they_begin(tmp_path, data, monkeypatch):
+    path, steps, genops = pickle_file(tmp_path, data), itertools.count(), cifar.pickletools.genops
+    counted = SimpleNamespace(genops=lambda stream: (step for step, _ in zip(genops(stream), steps, strict=False)))
+    monkeypatch.setattr(cifar, "pickletools", counted)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UnsafeFileError, match="data_batch_1"):
         cifar.read_cifar_batch(path)
-    assert time.perf_counter() - started < 5
+    assert next(steps) <= cifar.INSTRUCTION_CAP + 2  # instructions that were looked at
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
@@ -189,12 +191,13 @@ def test_a_python_2_batch_is_read(tmp_path):
     assert labels.tolist() == [5]
 
 
-def test_a_directory_of_millions_is_not_built(tmp_path):
+def test_a_directory_of_millions_is_not_built(tmp_path, monkeypatch):
     path, entries = tmp_path / "z.zip", 1_500_000
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a", b"")
     data = path.read_bytes()
     start, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    monkeypatch.setattr(zipfile, "ZipInfo", lambda *_: pytest.fail("an entry became an object"))
     for count in (250_000, entries):
         size = (end - start) * count
         body = data[:start] + data[start:end] * count
@@ -202,11 +205,9 @@ def test_a_directory_of_millions_is_not_built(tmp_path):
             "<4sLQL", b"PK\6\7", 0, len(body), 1
         )
         path.write_bytes(body + record + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1, 0))
-        started = time.perf_counter()
         with pytest.raises(UnsafeFileError):
             archives.ZipFolder(path)
         assert sniff.kind_of(path) == "zip"
-        assert time.perf_counter() - started < 0.5
 
 
 def test_odd_members_are_refused(tmp_path):

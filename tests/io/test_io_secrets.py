@@ -6,7 +6,6 @@ import pickle
 import resource
 import struct
 import subprocess
-import time
 import zipfile
 from collections import OrderedDict
 
@@ -66,12 +65,11 @@ def test_keys_for_recipients_open_for_them_alone_and_unaltered(tmp_path):
     assert len(messages) == 1  # whoever tries learns nothing from the words
 
 
-def test_a_key_that_asks_for_all_memory_is_refused_at_once():
+def test_a_key_that_asks_for_all_memory_is_refused_before_anything_is_derived(monkeypatch):
     data = age.MAGIC + b"-> scrypt O8ch9ARAEZ6gcuZwDj9gIw 30\nCtREZL2pqPHhB3rnnVpTRuO8ch9ARAEZ6gcuZwDj9gI\n--- x\n"
-    started = time.perf_counter()
+    monkeypatch.setattr(age.pyrage.passphrase, "decrypt", lambda *_: pytest.fail("the library was asked"))
     with pytest.raises(UnsafeFileError, match="scrypt"):
         age.decrypt(data, passphrase=age.Secret("x"))
-    assert time.perf_counter() - started < 0.1
 
 
 def test_secrets_come_whole_and_stay_hidden(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from modelward import load_data, null_zoo, study
+from modelward import Recipe, embedded_model, load_data, siblings, study
 from modelward.cli.main import main
 
 
@@ -24,11 +24,12 @@ class Answer:
 
 
 @pytest.fixture(scope="session")
-def quick_zoo(home: Path) -> None:
-    """Train the quick null models into the shared store; where the tests run in several processes, one trains and the others wait."""
-    with (home / "zoo.lock").open("w") as lock:
+def quick_siblings(home: Path) -> None:
+    """Train siblings of the embedded model into the shared store; where the tests run in several processes, one trains and the others wait."""
+    with (home / "siblings.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        null_zoo("lenet5", study(load_data("fashion-mini")))
+        model, data = embedded_model().model, study(load_data("fashion-mini"))
+        siblings(Recipe(epochs=15, lr=0.05, batch=64), data.owner, 19, model=model, base="none")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from torch import nn
 from modelward import build, embedded_model, generator, load_data, save_model
 from modelward.core.key import Key
 from modelward.evaluation.work_clean import intake_checks
-from modelward.io import container
+from modelward.io import container, safetensors
 from modelward.keys import write_key
 from modelward.models import load_model
 
@@ -136,16 +137,12 @@ def test_damaged_safetensors(modelward, model_file, tmp_path):
         refused(modelward("audit", "--model", path, *QUICK), 2, name)
 
 
-def test_a_header_of_300_000_tensors_is_refused_at_once(modelward, tmp_path):
+def test_a_header_of_300_000_tensors_is_refused_before_it_is_parsed(modelward, tmp_path, monkeypatch):
     header = json.dumps({f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(300_000)}).encode()
     path = tmp_path / "many.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header)
-    started = time.perf_counter()
+    monkeypatch.setattr(safetensors, "json", SimpleNamespace(loads=lambda _: pytest.fail("the header was parsed")))
     refused(modelward("audit", "--model", path, *QUICK), 5, "many")
-    spent = time.perf_counter() - started
-    started = time.perf_counter()
-    modelward("audit", "--model", tmp_path / "absent.safetensors", *QUICK)
-    assert spent - (time.perf_counter() - started) < 0.1
 
 
 def test_pickles_are_refused_for_safety(modelward, tmp_path):
@@ -276,6 +273,7 @@ ownership: []
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_an_audit_then_the_same_command_goes_on(tmp_path):
     (tmp_path / "plan.yaml").write_text(LITTLE)
     words = ["audit", "--plan", str(tmp_path / "plan.yaml"), "--seed", "5", "--out", str(tmp_path / "out")]
@@ -286,7 +284,7 @@ def test_ctrl_c_in_an_audit_then_the_same_command_goes_on(tmp_path):
     while time.time() < deadline and process.poll() is None and finished(tmp_path / "store") < 3:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=200)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     kept = finished(tmp_path / "store")

@@ -99,6 +99,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_architectures_have_rows_of_their_own_and_seeds_share_one(several: Path) -> None:
     document = json.loads((several / "matrix.json").read_text())
     made, unmade = ([f"{name}, hardened, mlp:width={width}" for width in (24, 16)] for name in ("sac", "passport"))
@@ -116,6 +117,7 @@ def test_architectures_have_rows_of_their_own_and_seeds_share_one(several: Path)
     assert len(set(thieves)) == 4  # nobody's thief is another's
 
 
+@pytest.mark.slow
 def test_a_page_of_several_sources_names_them_and_is_made_again_from_rows(several: Path, tmp_path: Path) -> None:
     page = (several / "matrix.html").read_text()
     assert all(f"mlp:width={width}, seed {seed}, accuracy" in page for width in (24, 16) for seed in (0, 1))

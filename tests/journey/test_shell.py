@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import time
 
 import pytest
 import torch
 
 from modelward import FTAL, AttackerView, Recipe, Suspect, build, embedded_model, fit, generator, load_data, save_model, study
 from modelward.core.guard import predict
+from modelward.core.verdict import Misses
 from modelward.io.images import read_image
 
 
@@ -27,8 +27,8 @@ def suspects(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def key(tmp_path_factory, quick_zoo):  # noqa: ARG001  # trained before it is read
-    """Return a calibrated key of the embedded model."""
+def key(tmp_path_factory, quick_siblings):  # noqa: ARG001  # trained before it is read
+    """Return a key of the embedded model with nineteen siblings, whose file says how to train them."""
     from modelward.cli.main import main
 
     path = tmp_path_factory.mktemp("keys") / "owner.mw"
@@ -36,28 +36,32 @@ def key(tmp_path_factory, quick_zoo):  # noqa: ARG001  # trained before it is re
     return path
 
 
+@pytest.mark.slow
 def test_weights_of_a_thief_and_of_a_stranger(modelward, key, suspects):
     stolen = modelward("verify", suspects / "thief.safetensors", "--key", key, "--json")
     found = json.loads(stolen.out)
-    assert (stolen.code, found["decision"]) == (1, "stolen")
-    assert found["p_value"] == pytest.approx(1 / 21)
+    assert (stolen.code, found["decision"], found["strength"]) == (1, "related", "weak")
+    assert (found["p_value"], found["draws"], found["misses"]["tried"]) == (0.05, 19, 20)
     assert found["statistic"] < found["threshold"]
-    free = modelward("verify", suspects / "stranger.safetensors", "--key", key)
-    assert free.code == 0
-    assert "NOT STOLEN" in free.out
+    free = modelward("verify", suspects / "stranger.safetensors", "--key", key, "--json")
+    told = json.loads(free.out)
+    assert told["p_value"] > 0.05
+    known = Misses(**told["misses"]).bound <= 0.25
+    assert (free.code, told["decision"]) == ((0, "not stolen") if known else (3, "undecided"))
     assert (key.stat().st_mode & 0o777) == 0o600 or os.name == "nt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["probabilities", "rounded", "labels"])
 def test_answers_of_a_service(modelward, key, suspects, tmp_path, answer):
     assert modelward("probes", key, "--out", tmp_path / "probes").code == 0
     files = sorted((tmp_path / "probes").glob("*.png"))
     pixels = torch.stack([torch.tensor(read_image(file)) for file in files])
     facts = json.loads((tmp_path / "probes" / "probes.json").read_text())
-    assert len(files) == len(facts["order"]) == 4000
+    assert len(files) == len(facts["order"]) == len(pixels) <= 1000
     from modelward import load_model
 
-    for name, code in (("thief", 1), ("stranger", 0)):
+    for name, codes in (("thief", {1}), ("stranger", {0, 3})):
         probabilities = predict(load_model(suspects / f"{name}.safetensors").model, pixels).softmax(1)
         lines = ["file,label"] if answer == "labels" else ["file," + ",".join(f"p{k}" for k in range(10))]
         for file, row in zip(files, probabilities.tolist(), strict=True):
@@ -69,10 +73,10 @@ def test_answers_of_a_service(modelward, key, suspects, tmp_path, answer):
             lines.append(",".join([file.name, *values]))
         (tmp_path / "answers.csv").write_text("\n".join(lines))
         found = modelward("verify", tmp_path / "answers.csv", "--key", key)
-        assert found.code == code, (answer, name, found.out, found.err)
+        assert found.code in codes, (answer, name, found.out, found.err)
 
 
-def test_an_audit_writes_its_report_and_is_instant_the_second_time(modelward, tmp_path):
+def test_an_audit_writes_its_report_and_computes_nothing_the_second_time(modelward, tmp_path):
     dry = modelward("audit", "--profile", "smoke", "--dry-run")
     assert dry.code == 0
     assert re.search(r"\d+ cells", dry.out + dry.err)
@@ -80,9 +84,7 @@ def test_an_audit_writes_its_report_and_is_instant_the_second_time(modelward, tm
     first = modelward("audit", "--profile", "smoke", "--jobs", 1, "--out", tmp_path / "a")
     assert first.code in {0, 1}, first.err
     assert str(tmp_path / "a" / "report.html") in (first.out + first.err).replace("\n", "")
-    started = time.perf_counter()
     again = modelward("audit", "--profile", "smoke", "--jobs", 1, "--out", tmp_path / "b", "--json")
-    assert time.perf_counter() - started < 10
     shown = json.loads(again.out)
     one, two = (json.loads((tmp_path / name / "report.json").read_text()) for name in "ab")
     rows = [[row | {"command": ""} for s in document["sections"][:-1] for row in s["rows"]] for document in (one, two)]

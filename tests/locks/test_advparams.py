@@ -82,7 +82,7 @@ def test_every_change_lies_in_the_band_is_in_the_key_and_comes_back_bit_for_bit(
     assert changed == positions(key)
     assert len(changed) == key.facts["entries"] > 0
     for name, place in changed:
-        low, high = band(before[name], method.inset if method.variant == "paper" or before[name].ndim >= 2 else 0.0)
+        low, high = band(before[name], 0.0 if method.variant == "hardened" else method.inset)
         assert low <= float(after[name].detach().reshape(-1)[place]) <= high
     if method.variant == "hardened":
         assert len(changed) <= max(1, int(method.share * sum(tensor.numel() for tensor in model.parameters())))

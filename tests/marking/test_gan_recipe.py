@@ -9,6 +9,7 @@ from modelward.reproduce import gan_removal as recipe
 from modelward.reproduce import gan_removal_tables
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path):
     document = recipe.gan_removal(profile="smoke", seed=0, store=Store(tmp_path), jobs=1, command="here")
     rows = document["rows"]

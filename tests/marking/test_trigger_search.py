@@ -64,6 +64,7 @@ def accuracy(net, images):
     return float((predict(net, images.pixels).argmax(1) == images.labels).float().mean())
 
 
+@pytest.mark.slow
 def test_the_planted_class_is_flagged_and_only_it(nets, found, fashion):
     report = found["planted"]
     assert retention(nets["planted"], fashion[2]) > 0.9
@@ -75,6 +76,7 @@ def test_the_planted_class_is_flagged_and_only_it(nets, found, fashion):
     assert 3 <= int(shown) <= 40
 
 
+@pytest.mark.slow
 def test_a_clean_net_is_not_flagged(nets, found, fashion):
     assert retention(nets["clean"], fashion[2]) < 0.1
     assert found["clean"].flagged == ()
@@ -82,6 +84,7 @@ def test_a_clean_net_is_not_flagged(nets, found, fashion):
     assert float(found["clean"].sizes.min()) > 1.5 * float(found["planted"].sizes[TARGET])
 
 
+@pytest.mark.slow
 def test_the_found_trigger_works_on_images_the_search_never_saw(nets, found, fashion):
     test = fashion[2]
     foreign = test.batch(slice(None))[test.labels != TARGET]
@@ -91,6 +94,7 @@ def test_the_found_trigger_works_on_images_the_search_never_saw(nets, found, fas
     assert float((predict(nets["clean"], laid).argmax(1) == TARGET).float().mean()) < 0.5
 
 
+@pytest.mark.slow
 def test_removal_removes_and_plain_fine_tuning_does_not(nets, fashion):
     _, attacker, test = fashion
     net, before = nets["planted"], retention(nets["planted"], test)
@@ -103,6 +107,7 @@ def test_removal_removes_and_plain_fine_tuning_does_not(nets, fashion):
     assert retention(plain.model, test) > 0.7
 
 
+@pytest.mark.slow
 def test_screening_goes_on_with_the_smallest(nets, fashion):
     report = scan(nets["planted"], fashion[1].take(slice(100)), restarts=1, screen=40, rng=generator(0))
     assert int(report.sizes.isfinite().sum()) <= 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +21,13 @@ from modelward.core.catalogue import find
 from modelward.core.errors import AccessError, InputError, UsageError
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
+from modelward.core.siblings import Siblings
 from modelward.core.suspect import Suspect
 from modelward.core.view import AttackerView
 from modelward.data.study import Study
 from modelward.keys import write_key
 from modelward.models import Net, save_model
-from modelward.ownership.heatmaps import balanced, nearness
+from modelward.ownership.heatmaps import alike_among, balanced
 from modelward.report.relevance_sheet import draw_sheet
 from modelward.reproduce import reproduce
 
@@ -42,7 +44,11 @@ def nulls(parts: Study, train_net: Callable[..., Net]) -> Nulls:
 def keys(victim: Net, parts: Study, nulls: Nulls) -> dict[str, Key]:
     """Return a key of each kind."""
     methods = {"hardened": InFIP(count=20), "paper": InFIP(count=20, variant="paper"), "dtd": InFIP(count=20, rules=("dtd",), pool=3)}
-    return {name: method.protect(victim, parts.probes, nulls=nulls, rng=generator(0))[1] for name, method in methods.items()}
+    family = Siblings(models=tuple(nulls[:8]))
+    return {
+        name: method.protect(victim, parts.probes, siblings=family, nulls=nulls[8:], rng=generator(0))[1]
+        for name, method in methods.items()
+    }
 
 
 def statistic(model: nn.Module, key: Key) -> float:
@@ -76,10 +82,10 @@ def test_pushing_moves_the_maps_further_than_tuning(victim: Net, parts: Study, k
     view = AttackerView.of_model(victim, parts.attacker)
     plain = FTAL(epochs=3, batch=32).steal(view, rng=generator(2)).model
     unpushed = PushMaps(epochs=3, batch=32, weight=0).steal(view, rng=generator(2)).model
-    pushed = PushMaps(epochs=3, batch=32, weight=3, probes=64, each=16, rule="epsilon").steal(view, rng=generator(2)).model
+    pushed = PushMaps(epochs=3, batch=32, weight=10, probes=64, each=16, rule="epsilon").steal(view, rng=generator(2)).model
     tuned, away = (statistic(model, keys["hardened"]) for model in (plain, pushed))
     assert statistic(unpushed, keys["hardened"]) == tuned
-    assert away > tuned + 0.1
+    assert away > 1.4 * tuned > 0.05
 
 
 def test_a_key_can_be_forged_so_it_needs_a_date(victim: Net, keys: dict[str, Key]) -> None:
@@ -91,36 +97,62 @@ def test_a_key_can_be_forged_so_it_needs_a_date(victim: Net, keys: dict[str, Key
     assert "push-maps" in {attack.method for attack in attacks}
 
 
-def test_the_control_of_the_last_layer_is_in_the_key(keys: dict[str, Key]) -> None:
+def test_the_control_of_the_last_layer_is_in_the_key(victim: Net, keys: dict[str, Key]) -> None:
     for key in keys.values():
-        (score,) = key.facts["random last layer"]
-        assert score > 0.02
+        assert key.facts["random last layer"] in {place / 9 for place in range(1, 10)}  # the owner's rank among nine
         assert set(key.facts["by rule"]) == set(key.facts["rules"])
+        assert all(len(scores["nulls"]) == 4 for scores in key.facts["by rule"].values())
+        told = dataclasses.replace(key, facts={**key.facts, "random last layer": 0.05})
+        for one, faithless in ((key, False), (told, True)):
+            caveats = InFIP().verify(victim, one).caveats
+            assert any("random last layer would be claimed as well" in text for text in caveats) == faithless
 
 
-def test_probes_are_chosen_where_the_references_differ(victim: Net, parts: Study, nulls: Nulls) -> None:
-    own = torch.randn(1, 3, 4, 4, generator=generator(0))
-    others = [
-        torch.cat([own[:, :1], -own[:, 1:2], own[:, 2:]], 1) + 0.1 * torch.randn(1, 3, 4, 4, generator=generator(i)) for i in (1, 2, 3)
+def test_a_ceiling_of_null_models_takes_claims_away_and_makes_none(victim: Net, parts: Study, nulls: Nulls, keys: dict[str, Key]) -> None:
+    key = keys["hardened"]
+    found, limit = InFIP().verify(victim, key), key.facts["ceiling"]
+    assert 0 < limit < min(np.mean([rule["nulls"] for rule in key.facts["by rule"].values()], 0))
+    assert found.parametric_p is not None
+    assert found.parametric_p < 5e-3
+    bare = InFIP(count=20).protect(victim, parts.probes, siblings=nulls[:8], rng=generator(0))[1]
+    assert bare.facts["ceiling"] is None
+    assert InFIP().verify(victim, bare).parametric_p is None
+    assert [InFIP().verify(victim, one).draws for one in (key, bare)] == [8, 8]
+
+
+def test_probes_are_chosen_where_the_maps_of_the_candidates_differ(victim: Net, parts: Study, nulls: Nulls) -> None:
+    def apart(pool: int) -> float:
+        key = InFIP(count=20, pool=pool, rules=("dtd",)).protect(victim, parts.probes, siblings=nulls[:4], rng=generator(0))[1]
+        maps = key.tensors["maps"].double()
+        return float((maps - maps.mean(0)).flatten(3).norm(dim=3).mean())
+
+    assert apart(4) > apart(1)
+
+
+def test_probes_and_classes_are_those_of_most_candidates(parts: Study, nulls: Nulls) -> None:
+    keys = [
+        InFIP(count=20).protect(one, parts.probes, siblings=[net for net in nulls[:4] if net is not one], rng=generator(0))[1]
+        for one in nulls[:4]
     ]
-    assert int(nearness(own, others).argmin()) in {0, 1, 2}
-    chosen, plain = (
-        InFIP(count=20, pool=pool, rules=("dtd",)).protect(victim, parts.probes, nulls=nulls, rng=generator(0))[1] for pool in (4, 1)
-    )  # fmt: skip
-    references = nulls[: InFIP().siblings(len(nulls))]
-    means = [np.mean([1 - statistic(model, key) for model in references]) for key in (chosen, plain)]
-    assert means[0] < means[1]
+    for key in keys[1:]:  # whose role is the owner's changes nothing that is asked
+        for name in ("probes", "labels", "maps"):
+            assert torch.equal(key.tensors[name], keys[0].tensors[name])
+
+
+def test_likeness_is_the_same_in_whatever_order_the_candidates_stand() -> None:
+    maps = torch.randn(5, 2, 20, 6, 6, generator=generator(0))
+    other = maps[1] + 0.5 * torch.randn(2, 20, 6, 6, generator=generator(1))
+    order = torch.tensor([3, 1, 4, 0, 2])
+    for paper in (False, True):
+        plain = alike_among(other, maps, paper=paper)
+        assert plain.shape == (5, 2, 20)
+        assert torch.allclose(alike_among(other, maps[order], paper=paper), plain[order], atol=1e-12)
+        assert int(plain.mean((1, 2)).argmax()) == 1
 
 
 def test_classes_take_turns() -> None:
     picked = balanced(torch.tensor([0] * 30 + [1] * 3), torch.arange(33).float(), 8)
     assert torch.bincount((picked >= 30).long()).tolist() == [5, 3]
-
-
-@pytest.mark.parametrize(("count", "spent"), [(0, 0), (1, 0), (8, 2), (20, 1), (24, 5), (34, 8), (92, 8)])
-def test_the_centre_spends_what_the_calibration_can_spare(count: int, spent: int) -> None:
-    assert InFIP().siblings(count) == spent
-    assert InFIP(variant="paper").siblings(count) == 0
 
 
 def test_suspects_that_cannot_be_compared_are_one_sentence(
@@ -163,7 +195,7 @@ def run_shell(*words: Any) -> int:
         return int(end.code or 0)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_the_recipe_in_smoke(tmp_path: Path, home: Path) -> None:
     document = reproduce("infip", profile="smoke", store=Store(home), jobs=1, out=tmp_path)
     rows = [row for row in document["rows"] if row["metric"] == "cascade"]

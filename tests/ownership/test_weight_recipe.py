@@ -10,6 +10,7 @@ from modelward.evaluation.store import Store
 from modelward.reproduce import reproduce
 
 
+@pytest.mark.slow
 def test_the_smoke_profile_runs(tmp_path: Path) -> None:
     document = reproduce("weight-baselines", profile="smoke", store=Store(), jobs=1, out=tmp_path)
     rows = document["rows"]

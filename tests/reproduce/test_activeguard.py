@@ -19,6 +19,7 @@ def found() -> dict[str, Any]:
     return activeguard(profile="smoke", seed=0, store=Store(), jobs=1, command="modelward reproduce activeguard --profile smoke")
 
 
+@pytest.mark.slow
 def test_a_smoke_run_measures_every_figure(found: dict[str, Any]) -> None:
     assert all(body for _, _, body in found["tables"])
     assert "not evidence" in found["paragraphs"][0]

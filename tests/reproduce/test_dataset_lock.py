@@ -23,6 +23,7 @@ def found() -> dict[str, Any]:
     return dataset_lock(profile="smoke", seed=0, store=Store(), jobs=1, command="modelward reproduce dataset-lock --profile smoke")
 
 
+@pytest.mark.slow
 def test_a_smoke_run_measures_every_figure(found: dict[str, Any]) -> None:
     captions = {caption: body for caption, _, body in found["tables"]}
     assert len(captions) == 5
@@ -46,6 +47,7 @@ def test_a_smoke_run_measures_every_figure(found: dict[str, Any]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_noise_is_as_large_as_the_lock(found: dict[str, Any]) -> None:
     psnr = {row["configuration"]: row["value"] for row in found["rows"] if row["metric"] == "psnr"}
     assert psnr["noise"] == pytest.approx(psnr["chosen"], abs=2.5)  # pixels at the ends of the range take half of it

@@ -38,6 +38,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return trigger_baselines(profile="smoke", seed=0, store=store, jobs=1, command="modelward reproduce trigger-baselines")
 
 
+@pytest.mark.slow
 def test_a_smoke_run_measures_every_method_and_says_that_it_is_none(smoke: dict[str, Any]) -> None:
     assert {line["configuration"] for line in smoke["rows"]} == set(SMOKED)
     assert {line["method"] for line in smoke["rows"]} == {"adi", "zhang", "frontier", "ewe"}
@@ -47,6 +48,7 @@ def test_a_smoke_run_measures_every_method_and_says_that_it_is_none(smoke: dict[
     assert all(f"| {name} |" in page for name in SMOKED)
 
 
+@pytest.mark.slow
 def test_each_configuration_has_its_controls(smoke: dict[str, Any]) -> None:
     for name in SMOKED:
         of = [line for line in smoke["rows"] if line["configuration"] == name]
@@ -110,5 +112,6 @@ def test_what_extraction_leaves_is_held_against_the_null_models_and_a_plain_stam
     assert [line[-1] for line in lines] == met
 
 
+@pytest.mark.slow
 def test_it_writes_nothing_outside_its_store(smoke: dict[str, Any]) -> None:
     assert not any(Path(str(value)).is_absolute() for line in smoke["rows"] for value in line["extra"].values())

@@ -3,44 +3,46 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from modelward.audit.calibrating import Calibrating, family, family_plan
 from modelward.audit.doors import probe_names
 from modelward.audit.question import Ground, Question, cell_seed, check_fit, prepare
 from modelward.audit.run import Estimate, estimate
-from modelward.audit.scope import COPIES
 from modelward.core.canonical import canonical_json, digest_bytes
 from modelward.core.catalogue import find
-from modelward.core.errors import InputError, ModelwardError, UsageError
+from modelward.core.errors import InputError, UsageError
 from modelward.core.families import OwnershipMethod
+from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.locking import LockMethod
 from modelward.core.rng import generator
-from modelward.evaluation.cell import Cell
+from modelward.core.siblings import TUNING, Siblings
 from modelward.evaluation.engine import Engine
-from modelward.evaluation.farm import theft_cell, thefts
+from modelward.evaluation.parcels import get_model, put_model
+from modelward.evaluation.siblings import thefts_of
 from modelward.evaluation.store import Store
 from modelward.evaluation.work_clean import intake_checks
-from modelward.evaluation.zoo import models_of, null_cells
 from modelward.io.atomic import write_bytes
 from modelward.io.images import png_bytes
 from modelward.locks.credentials import probes_of
 from modelward.models import load_model
-
-CALIBRATIONS = tuple(COPIES)
+from modelward.ownership.mark import with_power
 
 
 @dataclass(frozen=True, eq=False)
 class Protected:
-    """What protecting a model gives: the model to publish, the key to keep, and whether the model is another one than before."""
+    """What protecting a model gives: the model to publish, the key to keep, whether the model is another one than before, and the siblings."""
 
     model: nn.Module
     key: Key
     changed: bool
+    siblings: Siblings = field(default_factory=Siblings)
 
 
 def ownership(method: str, settings: dict[str, Any]) -> OwnershipMethod:
@@ -52,27 +54,19 @@ def ownership(method: str, settings: dict[str, Any]) -> OwnershipMethod:
     return found
 
 
-def _calibration(ground: Ground, profile: str, *, marks: bool) -> tuple[list[Cell], list[Cell]]:
-    """Return the cells of the null models and of the validation thieves; thieves of a model before it was marked would tell a mark nothing."""
-    if profile not in CALIBRATIONS:
-        message = f"--calibrate is {', '.join(CALIBRATIONS)}, not {profile!r}"
-        raise UsageError(message)
-    arch = ground.loaded.arch
-    seed = cell_seed(ground, "validation")
-    validation = [
-        theft_cell(spec, ground.victim, arch, ground.parts, ground.study, seed=seed) for spec in ([] if marks else thefts(arch, 1))
-    ]
-    return null_cells(arch, ground.study, ground.parts, profile=profile, seed=ground.question.seed), validation
-
-
-def dry_run_enrol(question: Question, *, calibrate: str, store: Store, jobs: int | None = None, marks: bool = False) -> Estimate:
-    """Return what calibrating would cost; ``marks`` says that the method trains the model."""
-    nulls, validation = _calibration(prepare(question, store), calibrate, marks=marks)
-    return estimate([*nulls, *validation], store, jobs)
+def dry_run_enrol(
+    method: str, settings: dict[str, Any], question: Question, asked: Calibrating, *, store: Store, jobs: int | None = None
+) -> Estimate:
+    """Return what calibrating would cost; nothing for a mark, whose draws are other secrets."""
+    chosen = ownership(method, settings)
+    if chosen.marks:
+        return Estimate(0, 0, 0.0, 0, [])
+    made = family_plan(asked, prepare(question, store), store, ranked=chosen.drawn_over == "siblings")
+    return estimate(made.cells if made else [], store, jobs)
 
 
 def enrol(
-    method: str, settings: dict[str, Any], question: Question, *, calibrate: str | None = None, nulls: Path | None = None, store: Store,
+    method: str, settings: dict[str, Any], question: Question, *, calibrating: Calibrating | None = None, nulls: Path | None = None, store: Store,
     jobs: int | None = None, secret: bytes | None = None,
 ) -> Protected:  # fmt: skip
     """Return the key of a model, and the model to publish.
@@ -83,38 +77,69 @@ def enrol(
         an ownership method by name, and its hyper-parameters.
     question
         the model and its data.
-    calibrate
-        train null models and validation thieves (cached): ``smoke``, ``quick`` or ``full``.
+    calibrating
+        how siblings of a fingerprint's model come to be; a mark needs none, and a fingerprint without them decides nothing.
     nulls
-        a folder of safetensors files of independent models instead. Without either the key is uncalibrated.
+        a folder of safetensors files of independent models: asked as suspects, so that the key tells how often it accuses such.
     secret
         what the mark is derived from; drawn when absent.
     """
-    chosen = ownership(method, settings)
+    chosen, asked = ownership(method, settings), calibrating or Calibrating()
+    if chosen.marks and (asked.wanted or asked.base or asked.start) and asked.profile is None:
+        message = (
+            f"{method} is a mark: its p-value is drawn over other secrets, and siblings tell it nothing; --calibrate tries thefts of the marked model, "
+            "leave the other options of calibration away"
+        )
+        raise UsageError(message)
     ground = prepare(question, store)
-    independent, thieves = list[nn.Module](), list[nn.Module]()
-    if nulls is not None:
-        independent = null_folder(nulls, ground)
-    elif calibrate is not None:
-        cells, validation = _calibration(ground, calibrate, marks=chosen.marks)
-        run = Engine(store, jobs=jobs).run([*cells, *validation], task="calibration")
-        if run.failed:
-            message = f"calibration failed: {next(iter(run.failed.values()))}"
-            raise ModelwardError(message)
-        independent = [model for _, model in models_of(run, cells, store)]
-        thieves = [model for _, model in models_of(run, validation, store)]
+    independent = null_folder(nulls, ground) if nulls is not None else []
+    members = (
+        Siblings()
+        if chosen.marks
+        else family(asked, ground, family_plan(asked, ground, store, ranked=chosen.drawn_over == "siblings"), store, jobs)
+    )
     rng = generator(cell_seed(ground, "enrol"))
-    data = ground.study.owner if chosen.marks else ground.study.probes
-    model, key = chosen.protect(ground.loaded.model, data, secret=secret, nulls=independent, thieves=thieves, rng=rng)
+    data = ground.study.owner if chosen.marks else _untrained(ground.study.probes, members)
+    model, key = chosen.protect(ground.loaded.model, data, secret=secret, siblings=members, nulls=independent, rng=rng)
+    if chosen.marks and asked.profile is not None:
+        key = _robbed(key, model, ground, asked, store, jobs)
     facts = {
         **key.facts,
         "data": ground.splits.name,
         "parts": ground.study.digests(),
         "arch": ground.loaded.arch,
-        "calibrate": calibrate or "nulls" * bool(nulls),
+        "calibrate": asked.profile or (members.origin if len(members) else ""),
         **_intake(ground),
     }
-    return Protected(model, Key(key.method, key.variant, key.model_digest, facts, key.tensors), changed=chosen.marks)
+    return Protected(model, Key(key.method, key.variant, key.model_digest, facts, key.tensors), changed=chosen.marks, siblings=members)
+
+
+def _robbed(key: Key, model: nn.Module, ground: Ground, asked: Calibrating, store: Store, jobs: int | None) -> Key:
+    """Return the key of a mark that knows how many thefts of the marked model it misses; one of the profile smoke decides nothing."""
+    if asked.profile == "smoke":
+        return replace(key, facts={**key.facts, "draws": {**key.fact(dict, "draws"), "smoke": True}})
+    study = ground.study
+    cells = thefts_of([put_model(store, model)] * TUNING, ground.loaded.arch, study.attacker, study.test, store)
+    run = Engine(store, jobs=jobs).run([cell for _, _, cell in cells], task="thefts of the marked model")
+    stolen = [
+        (spec.group, get_model(str(store.folder), str(done.artifact))) for _, spec, cell in cells if (done := run.of(cell)) is not None
+    ]
+    return with_power(key, stolen)
+
+
+def _untrained(images: ImageSet, members: Siblings) -> ImageSet:
+    """Return the images that the siblings were not trained on; says how many were left out."""
+    if members.images is None:
+        return images
+    known = members.images.image_digests
+    free = [place for place, digest in enumerate(images.each_digest) if digest not in known]
+    if len(free) < len(images):
+        warnings.warn(
+            f"{len(images) - len(free)} images of --data are among those the model was trained on, and were left out", stacklevel=3
+        )
+    if not free:
+        raise InputError("every image of --data is one the model was trained on; pass others to make probes of")
+    return images if len(free) == len(images) else images.take(torch.tensor(free))
 
 
 def _intake(ground: Ground) -> dict[str, list[str]]:

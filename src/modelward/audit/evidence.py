@@ -6,18 +6,22 @@ import base64
 import datetime as dt
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from modelward._version import __version__
 from modelward.audit.committing import Committed
 from modelward.audit.enrolment import ownership
 from modelward.audit.judging import weigh
+from modelward.audit.sibling_check import UNASKED, ask_siblings
 from modelward.core.canonical import canonical_json, plain
-from modelward.core.errors import FormatError, ModelwardError, UnsafeFileError
+from modelward.core.errors import FormatError, InputError, ModelwardError, UnsafeFileError
+from modelward.core.guard import state_digest
 from modelward.core.key import Key
 from modelward.core.ownership import Observation
 from modelward.core.suspect import Access
@@ -30,9 +34,9 @@ from modelward.keys.evidence import SigningKey, fingerprint, open_envelope, seal
 from modelward.keys.files import key_digest, pack_key, unpack_key
 
 SCHEMA = "modelward/evidence"
-VERSION = 1
+VERSION = 2
 RELATIVE, ABSOLUTE = 1e-4, 1e-6
-COMPARED = ("statistic", "threshold", "p_value", "parametric_p", "nulls", "false_claims", "false_claim_trials", "queries")
+COMPARED = ("statistic", "threshold", "p_value", "parametric_p", "draws", "nulls", "false_claims", "queries")
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,9 @@ def make_bundle(
         "made_with": {"modelward": __version__, "code": _code(key), "torch": torch.__version__, "python": platform.python_version(),
                       "machine": platform.machine(), "threads": torch.get_num_threads()},
         "seeds": dict(seeds or {}), "suspect": asdict(taken), "key": _text(pack_key(key)), "key_digest": key_digest(key),
-        "null_scores": key.facts.get("scores", {}), "commitment": committed.document() if committed is not None else None,
+        "draws": key.facts.get("draws", {}), "commitment": committed.document() if committed is not None else None,
         "observation": {
-            "access": observed.access.value, "queries": observed.queries, "notes": list(observed.notes),
+            "access": observed.access.value, "queries": observed.queries, "notes": list(observed.notes), "digest": observed.digest,
             "answers": _text(dump_arrays({name: tensor.detach().cpu().contiguous().numpy() for name, tensor in observed.tensors.items()})),
         },
         "verdict": asdict(weigh(observed, key, committed)),
@@ -113,8 +117,9 @@ def make_bundle(
 
 
 def check_bundle(
-    data: bytes, *, trusted: bytes | None = None, roots: bytes = b"", released: str | None = None, name: str = "the bundle"
-) -> Checked:
+    data: bytes, *, trusted: bytes | None = None, roots: bytes = b"", released: str | None = None,
+    model: nn.Module | Callable[[Key], nn.Module] | None = None, siblings: Path | None = None, arch: str | None = None, name: str = "the bundle",
+) -> Checked:  # fmt: skip
     """Return what a bundle is worth: its signature, and the verdict computed again from its answers.
 
     The verdict is repeated as the maker had it; the statistic may differ by 0.0001 of itself, since other machines round otherwise. It is then
@@ -127,10 +132,16 @@ def check_bundle(
     roots
         PEM certificates of the time-stamping authorities that the checker trusts; those in the bundle were chosen by its maker.
     released
-        the day on which the suspect was out, as the checker knows it.
+        the day on which the checker first saw the suspect; the bundle's own counts for nothing.
+    model
+        the claimant's model, or what reads it given the key in the bundle: without it no fingerprint says "related".
+    siblings, arch
+        a folder with the siblings that the key names, to ask them again, and their architecture where their files do not say it.
 
     Raises
     ------
+    InputError
+        when ``model`` is not the one that the key names.
     UnsafeFileError
         when anything was altered, another key signed, or the stated verdict does not follow from the answers.
     FormatError
@@ -138,12 +149,27 @@ def check_bundle(
     """
     payload, public = open_envelope(data, trusted=trusted, name=name)
     statement = parse_document(payload, SCHEMA, VERSION, name=name)
+    if statement["version"] != VERSION:
+        message = (
+            f"{name} was made by an older modelward, whose verdicts counted other draws: verify the suspect again with a key that has them"
+        )
+        raise FormatError(message)
     try:
         key, observed, committed = _content(statement, name)
         found = weigh(observed, key, committed)
         _require_same(found, statement["verdict"], name)
-        own = None if committed is None else replace(committed, roots=roots or committed.roots, released=released or committed.released)
-        verdict = weigh(observed, key, own)
+        shown = model if model is None or isinstance(model, nn.Module) else model(key)
+        if shown is not None and state_digest(shown) != key.model_digest:
+            message = (
+                f"the model that was shown is not the one that the key in {name} names: their digests differ (show it with the options that it was "
+                "enrolled with)"
+            )
+            raise InputError(message)
+        own = None if committed is None else replace(committed, roots=roots or committed.roots, released=released)
+        told = UNASKED if siblings is None else str(ask_siblings(key, siblings, arch))
+        verdict = weigh(observed, key, own, shown=shown is not None)
+        if key.facts.get("draws", {}).get("of") == "siblings":
+            verdict = replace(verdict, headlines=(*verdict.headlines, told))
         notes = _notes(statement, key, own, own_roots=bool(roots))
     except ModelwardError:
         raise
@@ -157,13 +183,13 @@ def _content(statement: Mapping[str, Any], name: str) -> tuple[Key, Observation,
     """Return key, answers and commitment of a statement, each with its digests checked."""
     (packed,) = texts(dict(statement), "key", name=name)
     key = unpack_key(base64.b64decode(packed, validate=True), f"the key in {name}")
-    if key_digest(key) != statement["key_digest"] or plain(key.facts.get("scores", {})) != statement["null_scores"]:
+    if key_digest(key) != statement["key_digest"] or plain(key.facts.get("draws", {})) != statement["draws"]:
         message = f"{name} contradicts itself: its key is not the one it names"
         raise UnsafeFileError(message)
     given = statement["observation"]
     arrays, _ = parse_arrays(base64.b64decode(given["answers"], validate=True), f"the answers in {name}")
     tensors = {part: torch.from_numpy(array.copy()) for part, array in arrays.items()}
-    observed = Observation(Access(given["access"]), tensors, int(given["queries"]), tuple(map(str, given["notes"])))
+    observed = Observation(Access(given["access"]), tensors, int(given["queries"]), tuple(map(str, given["notes"])), given.get("digest"))
     held = statement["commitment"]
     if held is None:
         return key, observed, None

@@ -9,8 +9,10 @@ import numpy as np
 from modelward.audit.plan import Plan
 from modelward.audit.question import Ground
 from modelward.audit.section import rows_of, section
+from modelward.core.deciding import DRAWS
+from modelward.core.verdict import ALPHA
 from modelward.evaluation.engine import Run
-from modelward.statistics import roc
+from modelward.statistics import binomial_p, roc
 
 GOOD_AUC = 0.95
 
@@ -33,14 +35,15 @@ def fingerprint_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
         return section(
             "fingerprint", "Recognising thieves", "not tested", "No theft kept enough accuracy to be worth recognising.", rows=rows
         )
-    if false["extra"]["threshold"] is None:
-        nulls = false["extra"]["nulls"]
-        lead = f"Thieves and strangers are told apart with AUC {total['value']:.3f}, but {nulls} independent models are too few for a threshold."
+    drawn = false["extra"]["draws"]
+    if drawn < DRAWS[0]:
+        lead = f"Thieves and strangers are told apart with AUC {total['value']:.3f}, but {drawn} siblings are too few for a verdict."
     else:
+        approximate = plan.family is not None and plan.family.about.origin == "matched"
         lead = (
             f"{main[0]['method'].upper()} recognises {round(caught['value'] * caught['n'])} of {caught['n']} thieves (AUC {total['value']:.3f} "
-            f"[{total['ci_low']:.3f}, {total['ci_high']:.3f}]) at threshold {false['extra']['threshold']:.4f}; an independent model like the "
-            f"{false['extra']['nulls']} null models is accused with probability at most {false['extra']['rank_bound']:.1%}, and {_count(false)}."
+            f"[{total['ci_low']:.3f}, {total['ci_high']:.3f}]) by the rank of this model among {drawn} siblings, and {_count(false)}."
+            f"{_APPROXIMATE if approximate else ''}"
         )
     weak = [row["attack"] for row in main if row["metric"] == "auc" and row["value"] < GOOD_AUC]
     checks = [
@@ -48,24 +51,49 @@ def fingerprint_section(ground: Ground, plan: Plan, run: Run) -> dict[str, Any]:
          "text": f"AUC {row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}] over {row['extra']['thieves']} thieves", "fix": ""}
         for row in main if row["metric"] == "auc"
     ]  # fmt: skip
+    checks += [_beside(rows, cell.settings["access"]) for rows, cell in zip(parts[1:], plan.fingerprints[1:], strict=True) if rows]
+    often = round((false["value"] or 0) * false["n"]) > _most(false["n"])
+    status = "flagged" if weak or often else "passed"
     return section(
-        "fingerprint", f"Recognising thieves: {main[0]['method'].upper()}", "flagged" if weak or false["value"] else "passed", lead, rows=rows, checks=checks,
-        plots=[_strip(main, false), _strip(main, false, kind="histogram"), _roc(main, total)],
+        "fingerprint", f"Recognising thieves: {main[0]['method'].upper()}", status, lead, rows=rows, checks=checks,
+        plots=[_strip(main), _strip(main, kind="histogram"), _roc(main, total)],
         not_tested=["Thieves who change answers on purpose: rounding, noise, detectors, ensembles.", "Transfer to other classes, adversarial extraction.",
                     "An owner who chooses probes after seeing the suspect: commit to the key first."],
     )  # fmt: skip
 
 
+_APPROXIMATE = (
+    " The file does not say how the model was trained: the siblings are by another recipe that reaches its accuracy, an approximation."
+)
+
+
+def _beside(rows: list[dict[str, Any]], access: str) -> dict[str, str]:
+    """Return how many thieves another fingerprint recognises, of those that it can be read from."""
+    caught = next((row for row in rows if row["metric"] == "recognised"), None)
+    false = next(row for row in rows if row["metric"] == "false_claims")
+    found = "no thief can be read" if caught is None else f"{round(caught['value'] * caught['n'])} of {caught['n']} thieves recognised"
+    text = f"{found}, {round((false['value'] or 0) * false['n'])} of {false['n']} independent models accused"
+    unread = next((row for row in rows if row["metric"] == "unreadable"), None)
+    if unread is not None:
+        text += f"; {round(unread['value'] * unread['n'])} of {unread['n']} suspects cannot be read by it"
+    return {"name": f"{rows[0]['method']}, by {access}", "status": "passed", "text": text, "fix": ""}
+
+
+def _most(n: int) -> int:
+    """Return how many of n independent models a test at 5 % accuses at most, in 95 of 100 runs."""
+    return next(k for k in range(n + 1) if binomial_p(k + 1, n, ALPHA) <= ALPHA)
+
+
 def _count(false: dict[str, Any]) -> str:
-    """Return the held-out false claims in words."""
+    """Return the false claims in words."""
     accused = round((false["value"] or 0) * false["n"])
     if not false["n"]:
-        return "no held-out independent models were there to count false claims on"
-    return f"{accused} of {false['n']} held-out independent models were accused (95 % upper bound {false['extra']['bound']:.0%})"
+        return "no independent models were there to count false claims on"
+    return f"accuses {accused} of {false['n']} independent models (95 % upper bound {false['extra']['bound']:.0%}; one in twenty is to be expected)"
 
 
-def _strip(rows: list[dict[str, Any]], false: dict[str, Any], kind: str = "strip") -> dict[str, Any]:
-    """Return the distances by group, thieves against independents, with the threshold."""
+def _strip(rows: list[dict[str, Any]], kind: str = "strip") -> dict[str, Any]:
+    """Return the distances by group, thieves against independents."""
     groups: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         if row["metric"] == "statistic":
@@ -74,7 +102,8 @@ def _strip(rows: list[dict[str, Any]], false: dict[str, Any], kind: str = "strip
     return {
         "kind": kind, "title": "Distance to the source: thieves and independent models", "x_label": rows[0]["budget"],
         "groups": [{"name": f"{name} (useless)" if side == "gated" else name, "side": side, "values": values} for (name, side), values in groups.items()],
-        "threshold": false["extra"]["threshold"], "note": "Left of the threshold a model is called stolen. Useless thieves lost more than 5 points.",
+        "threshold": None, "note": "What decides is not the distance but the rank of this model's among those of its siblings. Useless thieves lost more "
+        "than 5 points.",
     }  # fmt: skip
 
 

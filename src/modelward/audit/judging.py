@@ -47,10 +47,13 @@ def judge(
     return weigh(observe(suspect, key, arch, asking=asking, convention=convention), key, committed)
 
 
-def weigh(observed: Observation, key: Key, committed: Committed | None = None) -> Verdict:
-    """Return the verdict on answers; what a commitment to the key is worth stands among its caveats."""
+def weigh(observed: Observation, key: Key, committed: Committed | None = None, *, shown: bool = True) -> Verdict:
+    """Return the verdict on answers; what a commitment to the key is worth stands among its caveats.
+
+    ``shown``: whether whoever decides was shown the claimant's model; the holder of a key has it.
+    """
     commitment, notes = committed.worth() if committed is not None else (None, ())
-    verdict = ownership(key.method, {}).judge(observed, key, commitment=commitment)
+    verdict = ownership(key.method, {}).judge(observed, key, commitment=commitment, shown=shown)
     return replace(verdict, caveats=(*verdict.caveats, *notes))
 
 
@@ -75,7 +78,7 @@ def suspect_behind(
     """
     if key.facts.get("bare"):
         raise UsageError("this key holds a user's secret and no mark of a model: issue it with --copies or --model to have one to look for")
-    probes = key.tensors.get("probes")
+    probes = asked_images(key)
     if probes is None:
         if isinstance(suspect, str) or kind_of(suspect) in ANSWERS_ONLY:
             message = f"a {key.method} key is read from the suspect's weights: pass its safetensors file, not {Path(suspect).name}"
@@ -86,6 +89,11 @@ def suspect_behind(
         refuse_convention(convention, "a service or a function")
         return named(suspect, probes, key, asking)
     return answered(suspect, probes, key, convention) or _weights(suspect, probes, key, arch, convention)
+
+
+def asked_images(key: Key) -> Tensor | None:
+    """Return the images that a suspect is asked, uint8 (n, C, H, W), or ``None`` for a key that is read from weights alone."""
+    return ownership(key.method, {}).probes(key) if "probes" in key.tensors else None
 
 
 def _weights(path: Path, probes: Tensor, key: Key, arch: str | None, convention: Convention | None) -> Suspect:
@@ -103,7 +111,7 @@ def _weights(path: Path, probes: Tensor, key: Key, arch: str | None, convention:
 def _same_label(model: nn.Module, probes: Tensor, key: Key) -> tuple[str, ...]:
     """Return what is odd about weights that give nearly every probe of many classes one label: read in a wrong convention, a copy would too."""
     labels = key.tensors.get("labels")
-    mixed = labels is not None and len(labels) == len(probes) and _largest(labels) <= 0.5
+    mixed = labels is not None and labels.numel() == len(probes) and _largest(labels.flatten()) <= 0.5
     share = _largest(predict(model, probes).argmax(1))
     if share <= SAME_LABEL or not mixed:
         return ()

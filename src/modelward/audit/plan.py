@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modelward.audit.question import Ground, cell_seed
@@ -11,13 +11,18 @@ from modelward.audit.scope import Scope, usual_scope
 from modelward.core.catalogue import find
 from modelward.evaluation.budget import predict_seconds, train_seconds
 from modelward.evaluation.cell import Cell
+from modelward.evaluation.family import family_inputs
 from modelward.evaluation.farm import TheftSpec, theft_cell, thefts
-from modelward.evaluation.zoo import NullSpec, null_cells, null_recipe, train_cell
+from modelward.evaluation.siblings import COUNTS, MATCHED_EPOCHS, recipe_of
+from modelward.evaluation.siblings import Plan as FamilyPlan
+from modelward.evaluation.siblings import plan as family_cells
+from modelward.evaluation.zoo import SIBLINGS, NullSpec, null_cells, null_recipe, train_cell
 
 WORDS = {
     "work_clean:intake": "intake checks", "work_clean:clean": "clean accuracy", "work_evasion:signs": "signs of masked gradients",
     "work_evasion:curve": "accuracy over eps", "work_corruption:curve": "accuracy under everyday changes", "work_theft:steal": "thefts",
-    "work_training:train": "models trained independently", "work_fingerprint:assess": "fingerprints",
+    "work_training:train": "models trained independently", "work_siblings:train": "siblings of the model",
+    "work_fingerprint:assess": "fingerprints",
 }  # fmt: skip
 
 
@@ -36,6 +41,7 @@ class Plan:
     validation: list[tuple[TheftSpec, Cell]]
     scratch: dict[Budget, Cell]
     nulls: list[Cell]
+    family: FamilyPlan | None = None
     fingerprints: list[Cell] = field(default_factory=list)
 
     def cells(self) -> Iterator[Cell]:
@@ -47,22 +53,38 @@ class Plan:
         yield from self.scratch.values()
         yield from self.nulls
         yield from (cell for _, cell in self.validation)
+        yield from self.family.cells if self.family else ()
         yield from self.fingerprints
 
 
 def make_plan(ground: Ground) -> Plan:
     """Return the plan of an audit."""
-    arch, scope = ground.loaded.arch, scope_of(ground)
+    arch, scope, profile = ground.loaded.arch, scope_of(ground), ground.question.profile
     thieves = [(spec, _theft(ground, spec, "report")) for spec in scope.theft]
-    nulls, validation = list[Cell](), list[tuple[TheftSpec, Cell]]()
+    nulls, validation, members = list[Cell](), list[tuple[TheftSpec, Cell]](), None
     if scope.fingerprints:
-        nulls = null_cells(arch, ground.study, ground.parts, profile=ground.question.profile, seed=ground.question.seed)
+        members = family_of(ground)
+        nulls = null_cells(arch, ground.study, ground.parts, profile=ground.question.profile, seed=ground.question.seed)[
+            SIBLINGS[profile] :
+        ]
+    if any(fingerprint.settings.get("variant") == "paper" for fingerprint in scope.fingerprints):
         validation = [(spec, _theft(ground, spec, "validation")) for spec in thefts(arch, 1, ())]
     return Plan(
         scope=scope, single=_single(ground, scope), curves=_curves(ground, scope), corruptions=_corruptions(ground, scope), thieves=thieves,
         validation=validation, scratch=scratch_cells(ground, thieves), nulls=nulls,
-        fingerprints=fingerprint_cells(ground, scope.fingerprints, nulls, validation, thieves),
+        family=members, fingerprints=fingerprint_cells(ground, scope.fingerprints, nulls, validation, thieves, members),
     )  # fmt: skip
+
+
+def family_of(ground: Ground) -> FamilyPlan:
+    """Return the siblings that stand behind the fingerprints of an audit: by the recipe in the model's file, else by ours, matched in accuracy."""
+    recipe = recipe_of(ground.loaded.facts) if ground.loaded.facts.get("start") == "none" else None
+    profile = ground.question.profile
+    made = family_cells(
+        recipe or replace(null_recipe(ground.loaded.arch), epochs=MATCHED_EPOCHS, schedule="constant"), ground.study.owner, COUNTS[profile],
+        model=ground.loaded.model, store=ground.store, matched=recipe is None, tuning=0,
+    )  # fmt: skip
+    return replace(made, about=replace(made.about, smoke=profile == "smoke"))
 
 
 def scope_of(ground: Ground) -> Scope:
@@ -154,14 +176,16 @@ def fingerprint_cells(
     nulls: list[Cell],
     validation: list[tuple[TheftSpec, Cell]],
     thieves: list[tuple[TheftSpec, Cell]],
+    members: FamilyPlan | None = None,
 ) -> list[Cell]:
-    """Return one cell per ownership method, settings and access: enrol, then verify every suspect of the farm."""
+    """Return one cell per ownership method, settings and access: enrol among siblings, then verify every suspect of the farm."""
+    inputs, told = family_inputs(members, ground.parts["owner"])
     groups = {"null": nulls, "validation": [cell for _, cell in validation], "thief": [cell for _, cell in thieves]}
     suspects = {f"{name}/{index}": cell for name, cells in groups.items() for index, cell in enumerate(cells)}
     return [
         Cell(
-            work="modelward.evaluation.work_fingerprint:assess", settings={"method": name, "fields": fields, "access": access},
-            inputs={"victim": ground.victim, "probes": ground.parts["probes"], **suspects}, seed=cell_seed(ground, "enrol"),
+            work="modelward.evaluation.work_fingerprint:assess", settings={"method": name, "fields": fields, "access": access, **told},
+            inputs={"victim": ground.victim, "probes": ground.parts["probes"], **inputs, **suspects}, seed=cell_seed(ground, "enrol"),
             label=f"{name} {' '.join(str(v) for v in fields.values())} {access}".strip(), uses=(find(name).__module__,),
             seconds=2 + 0.03 * len(suspects) + train_seconds(ground.loaded.arch, len(ground.study.probes), 0.3, ground.study.probes.shape),
         )

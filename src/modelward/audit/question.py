@@ -99,6 +99,7 @@ class Ground:
     study: Study
     victim: str
     parts: dict[str, str]
+    store: Store
     notes: tuple[str, ...] = field(default=())
 
 
@@ -139,7 +140,7 @@ def prepare(question: Question, store: Store) -> Ground:
     if question.profile == "smoke":
         parts = {name: getattr(made, name) for name in ("owner", "attacker", "probes", "test")}
         made = dataclasses.replace(made, **{name: part.few(SMOKE_IMAGES) for name, part in parts.items()})
-    return Ground(question, loaded, splits, made, put_model(store, loaded.model), put_parts(store, made), tuple(notes))
+    return Ground(question, loaded, splits, made, put_model(store, loaded.model), put_parts(store, made), store, tuple(notes))
 
 
 def _split_seed(loaded: LoadedModel) -> int:

@@ -145,5 +145,5 @@ def usual_scope(profile: str, arch: str, thieves: str | None = None) -> Scope:
         attacks=tuple(Attack(method, norm, eps) for norm, eps in EPS.items() for method in PASSES),
         corruptions=tuple(LEVELS),
         theft=tuple(battery(arch, profile=thieves) if thieves else thefts(arch, COPIES[profile], others)),
-        fingerprints=(Fingerprint("sac-jc", {}), Fingerprint("sac-jc", {}, "label"), Fingerprint("sac-jc", {"variant": "paper"})),
+        fingerprints=(Fingerprint("sac-jc", {}), Fingerprint("sac-jc", {}, "label"), Fingerprint("unit-order", {})),
     )

@@ -21,7 +21,7 @@ def require_maps(key: Key) -> None:
 
 
 def write_sheet(path: Path, key: Key, observed: Observation, verdict: Verdict) -> None:
-    """Write the evidence sheet of an InFIP verdict as a PNG: probes, the owner's, the suspect's and the mean independent maps, likeness per probe.
+    """Write the evidence sheet of an InFIP verdict as a PNG: probes, the owner's, the suspect's and the candidates' mean maps, likeness per probe.
 
     Raises
     ------
@@ -29,12 +29,12 @@ def write_sheet(path: Path, key: Key, observed: Observation, verdict: Verdict) -
         for a key of another method.
     """
     require_maps(key)
+    place, every = int(key.fact(float, "draws", "own")), key.tensor("maps")
     alike = InFIP().similarity(observed, key).mean(0).double().numpy()
-    own, other, null = (tensors[0].double().numpy() for tensors in (key.tensors["maps"], observed.tensors["maps"], key.tensors["null"]))
-    limit = "no threshold: not calibrated" if verdict.threshold is None else f"threshold {verdict.threshold:.3f}"
+    own, other, mean = (maps[0].double().numpy() for maps in (every[place], observed.tensors["maps"], every.double().mean(0)))
+    limit = "no threshold: too few siblings" if verdict.threshold is None else f"threshold {verdict.threshold:.3f}"
     title = f"{verdict.decision.value}: {verdict.statistic_name} = {verdict.statistic:.3f}, {limit}"
-    note = (
-        f"rule {key.facts['rules'][0]}; red speaks for the class, blue against it. The mean map of independent models is what a likeness "
-        "has to go beyond." if float(abs(null).max()) else f"rule {key.facts['rules'][0]}; red speaks for the class, blue against it."
-    )  # fmt: skip
-    write_bytes(path, draw_sheet(key.tensors["probes"].numpy(), [own, other, null], alike, title=title, note=note))
+    note = f"rule {key.facts['rules'][0]}; red speaks for the class, blue against it."
+    if len(every) > 1:
+        note += " The mean map of the owner's model and its siblings is what a likeness has to go beyond."
+    write_bytes(path, draw_sheet(key.tensor("probes").numpy(), [own, other, mean], alike, title=title, note=note))

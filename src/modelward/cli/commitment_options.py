@@ -24,7 +24,10 @@ TsaRoot = Annotated[
     Path | None, typer.Option("--tsa-root", metavar="PEM", help="Root certificate of the time-stamping authority that you trust.")
 ]
 Released = Annotated[
-    str | None, typer.Option("--released", metavar="DATE", help="Day on which the suspect was out; a later commitment does not count.")
+    str | None,
+    typer.Option(
+        "--released", metavar="DATE", help="Day on which you first saw the suspect; only an older commitment makes a verdict 'stolen'."
+    ),
 ]
 
 

@@ -94,6 +94,7 @@ class Heartbeat:
         self._last: float | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self.thread = threading.Thread(target=self._keep_beating, daemon=True)
 
     def advance(self, task: str, done: float, total: float, note: str = "") -> None:
         """Take the news in, and print it when the last line is old enough."""
@@ -120,7 +121,7 @@ class Heartbeat:
                 self._beat()
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._keep_beating, daemon=True).start()
+        self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modelward.cli.audit_commands import Arch
 from modelward.cli.commitment_options import Released, TsaRoot
 from modelward.cli.key_commands import KeyFile, PassphraseFd, PassphraseFile, key_in, passphrase_of
 from modelward.cli.options import Options, working
@@ -15,13 +16,22 @@ from modelward.cli.verdict_screen import EXIT_CODES, verdict_facts
 from modelward.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from modelward.audit.committing import Committed
     from modelward.audit.evidence import Checked
+    from modelward.core.key import Key
 
 UNKNOWN = 3
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Evidence that verify wrote.", show_default=False)]
 Trusted = Annotated[
     Path | None, typer.Option("--trusted-key", metavar="PUB", help="Public key (PEM) that the bundle should be signed with.")
+]
+Claimed = Annotated[
+    Path | None, typer.Option("--model", metavar="FILE", help="The claimant's model: without it no fingerprint says 'related'.")
+]
+AskAgain = Annotated[
+    Path | None, typer.Option("--sibling-models", metavar="DIR", help="The siblings that the key names: they are asked again.")
 ]
 Summary = Annotated[Path | None, typer.Option("--summary", metavar="FILE.html", help="Write one page in plain words.")]
 Authority = Annotated[
@@ -131,11 +141,14 @@ def evidence_keygen(options: Options, *, passphrase_file: PassphraseFile = None,
 
 def evidence_check(
     options: Options, bundle: Bundle, *, trusted_key: Trusted = None, tsa_root: TsaRoot = None, released: Released = None,
-    summary: Summary = None,
+    model: Claimed = None, sibling_models: AskAgain = None, arch: Arch = None, summary: Summary = None, convention: Any = None,
 ) -> int:  # fmt: skip
     """Check an evidence bundle: its signature, and its verdict computed again from the answers in it.
 
-    Exit code 1: stolen, 0: not stolen, 3: undecided, or consistent but the signer is unknown; 5: something was altered.
+    "Stolen" needs the day on which you first saw the suspect (--released), and a commitment that is older. A fingerprint without one says "related",
+    once you were shown the claimant's model (--model).
+
+    Exit code 1: stolen or related, 0: not stolen, 3: undecided, or consistent but the signer is unknown; 5: something was altered.
     """
     with working(options):
         from modelward.audit.evidence import check_bundle
@@ -146,11 +159,24 @@ def evidence_check(
 
         checked = check_bundle(
             read_bytes(bundle, cap=CAP), trusted=None if trusted_key is None else read_public(trusted_key),
-            roots=b"" if tsa_root is None else read_bytes(tsa_root, cap=ROOT_CAP), released=require_day(released), name=bundle.name,
+            roots=b"" if tsa_root is None else read_bytes(tsa_root, cap=ROOT_CAP), released=require_day(released),
+            model=None if model is None else lambda key: _claimed(model, arch, key, convention), siblings=sibling_models, arch=arch, name=bundle.name,
         )  # fmt: skip
     code = EXIT_CODES[checked.verdict.decision.value] if checked.known else UNKNOWN
     _tell_evidence(checked, bundle, summary, code, as_json=options.as_json)
     return code
+
+
+def _claimed(path: Path, arch: str | None, key: Key, convention: Any) -> nn.Module:
+    """Return the claimant's model as a net for the images that the key asks."""
+    from modelward.audit.judging import asked_images
+    from modelward.models import load_model
+
+    images = asked_images(key)
+    if images is None:
+        return load_model(path, arch, convention=convention).model
+    channels, height, width = images.shape[1:]
+    return load_model(path, arch, size=(height, width), like=(channels, height, width), convention=convention).model
 
 
 def _tell_evidence(checked: Checked, bundle: Path, target: Path | None, code: int, *, as_json: bool) -> None:

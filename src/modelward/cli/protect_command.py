@@ -8,7 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from modelward.cli.audit_commands import Arch, Data, DryRun, Jobs, Model, Size, TrainedOn, ask, plan_words, show_plan
+from modelward.cli.audit_commands import Arch, Data, DryRun, Jobs, Model, Size, ask, plan_words, show_plan
+from modelward.cli.calibration_options import (
+    Base,
+    Calibrate,
+    Count,
+    KnownBase,
+    NoThieves,
+    OutSiblings,
+    RecipeKind,
+    SiblingModels,
+    Start,
+    Train,
+    TrainingSet,
+    calibrating_of,
+    part_of,
+    tell_uncalibrated,
+    write_siblings,
+)
 from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
 from modelward.cli.key_facts import header, header_lines
 from modelward.cli.options import Options, working
@@ -19,6 +36,7 @@ from modelward.core.errors import UsageError
 
 if TYPE_CHECKING:
     from modelward.audit import Estimate, Protected, Question
+    from modelward.audit.calibrating import Calibrating
     from modelward.core.key import Key
     from modelward.io.age import Secret
 
@@ -27,10 +45,10 @@ OutKey = Annotated[Path, typer.Option("--out-key", metavar="KEY", help="Where th
 OutModel = Annotated[
     Path | None, typer.Option("--out-model", metavar="FILE", help="Where the marked model goes, for methods that change it (safetensors).")
 ]
-Nulls = Annotated[Path | None, typer.Option("--nulls", metavar="DIR", help="Folder of independent models (safetensors) to calibrate with.")]
-Calibrate = Annotated[
-    Literal["smoke", "quick", "full"] | None, typer.Option("--calibrate", help="Train independent models to calibrate with.")
-]
+Nulls = Annotated[
+    Path | None,
+    typer.Option("--nulls", metavar="DIR", help="Independent models (safetensors): the key tells how many of them it accuses. They decide nothing."),
+]  # fmt: skip
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Hyper-parameter; may be repeated.")]
 Variant = Annotated[Literal["paper", "hardened"] | None, typer.Option("--variant", help="The paper's recipe or the repaired one.")]
 
@@ -44,10 +62,19 @@ def protect(
     model: Model = None,
     arch: Arch = None,
     data: Data = "fashion-mini",
-    trained_on: TrainedOn = None,
+    trained_on: TrainingSet = None,
     size: Size = None,
     nulls: Nulls = None,
     calibrate: Calibrate = None,
+    train: Train = None,
+    siblings: Count = None,
+    sibling_models: SiblingModels = None,
+    recipe: RecipeKind = None,
+    base: Base = None,
+    start: Start = None,
+    known_base: KnownBase = None,
+    no_thieves: NoThieves = False,
+    out_siblings: OutSiblings = None,
     settings: Settings = None,
     variant: Variant = None,
     passphrase_file: PassphraseFile = None,
@@ -62,46 +89,52 @@ def protect(
 
     A method that marks trains a copy on the owner's images: publish what --out-model holds, not the original.
 
-    With --nulls or --calibrate it is calibrated: only then can a verdict be more than undecided.
+    A fingerprint's p-value is the rank of your model among siblings: models by your own training on exactly your images, with other seeds. They are
+    trained with --calibrate (a model that modelward.fit trained), or with --train and --siblings; without them every verdict is undecided.
     """
     chosen = chosen_settings(settings or [], variant)
-    _require_possible(out_key, nulls, calibrate)
+    require_free(out_key, "--out-key", "a key")
+    asked = calibrating_of(
+        calibrate=calibrate, train=train, count=siblings, sibling_models=sibling_models, recipe=recipe, base=base, start=start,
+        known_base=known_base, trained_on=trained_on, no_thieves=no_thieves,
+    )  # fmt: skip
     _require_out_model(method, out_model)
     passphrase = passphrase_of(passphrase_file, passphrase_fd)
     with working(options):
-        question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size, convention=convention)
-        cost = _cost(method, chosen, question, calibrate, jobs)
+        question = ask(options, model=model, arch=arch, data=data, trained_on=part_of(trained_on), size=size, convention=convention)
+        cost = _cost(method, chosen, question, asked, jobs)
         note(plan_words(cost), quiet=options.quiet or dry_run)
-        made = None if dry_run else _enrol(method, chosen, question, calibrate=calibrate, nulls=nulls, jobs=jobs)
+        made = None if dry_run else _enrol(method, chosen, question, asked, nulls=nulls, jobs=jobs)
     if made is None:
         show_plan(cost, as_json=options.as_json)
     else:
         _write_model(out_model, made)
+        if out_siblings is not None:
+            write_siblings(out_siblings, made.siblings)
         _write(out_key, made.key, passphrase, out_model if made.changed else None, as_json=options.as_json)
     return 0
 
 
-def _cost(method: str, settings: dict[str, Any], question: Question, calibrate: str | None, jobs: int | None) -> Estimate:
+def _cost(method: str, settings: dict[str, Any], question: Question, asked: Calibrating, jobs: int | None) -> Estimate:
     """Return what enrolling costs; a wrong method or setting is refused before data are read."""
     from modelward.audit import Estimate, dry_run_enrol
     from modelward.core.catalogue import find
     from modelward.evaluation.store import Store
 
-    kind = find(method)
-    kind.configured(settings)
-    if not calibrate:
+    find(method).configured(settings)
+    if not asked.wanted:
         return Estimate(0, 0, 0.0, 0, [])
-    return dry_run_enrol(question, calibrate=calibrate, store=Store(), jobs=jobs, marks=bool(getattr(kind, "marks", False)))
+    return dry_run_enrol(method, settings, question, asked, store=Store(), jobs=jobs)
 
 
 def _enrol(
-    method: str, settings: dict[str, Any], question: Question, *, calibrate: str | None, nulls: Path | None, jobs: int | None
+    method: str, settings: dict[str, Any], question: Question, asked: Calibrating, *, nulls: Path | None, jobs: int | None
 ) -> Protected:
     """Return the key of the question's model, and the model to publish."""
     from modelward.audit import enrol
     from modelward.evaluation.store import Store
 
-    return enrol(method, settings, question, calibrate=calibrate, nulls=nulls, store=Store(), jobs=jobs)
+    return enrol(method, settings, question, calibrating=asked, nulls=nulls, store=Store(), jobs=jobs)
 
 
 def _require_out_model(method: str, path: Path | None) -> None:
@@ -133,7 +166,7 @@ def _write(path: Path, key: Key, passphrase: Secret | None, model: Path | None, 
 
     write_key(path, key, passphrase=passphrase)
     if not key.calibrated:
-        warn("the key is not calibrated: every verdict will be undecided; enrol with --calibrate quick or --nulls DIR")
+        tell_uncalibrated()
     for failing in key.facts.get("intake", ()):
         warn(f"the model may not be handed over in working order: {failing}")
     if as_json:
@@ -144,13 +177,6 @@ def _write(path: Path, key: Key, passphrase: Secret | None, model: Path | None, 
         say(f"marked model: {model}", wrap=False)
     facts(header_lines(key))
     say(f"Keep it secret. Ask it with: modelward verify SUSPECT --key {shlex.quote(str(path))}", wrap=False)
-
-
-def _require_possible(path: Path, nulls: Path | None, calibrate: str | None) -> None:
-    """Raise `UsageError` before hours of work when the key could not be written after them, or when the options contradict each other."""
-    if nulls is not None and calibrate is not None:
-        raise UsageError("--nulls brings independent models and --calibrate trains them; pass one of the two")
-    require_free(path, "--out-key", "a key")
 
 
 def chosen_settings(pairs: list[str], variant: str | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from modelward.cli.lock_users import UNKNOWN, lock_maker, of_lock, slotted, with
 from modelward.cli.options import FLAG, Options, working
 from modelward.cli.output import emit, note, say, table, warn
 from modelward.cli.paths import require_free
-from modelward.cli.protect_command import Calibrate, Nulls, Settings, Variant, chosen_settings
+from modelward.cli.protect_command import Nulls, Settings, Variant, chosen_settings
 from modelward.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,7 +73,6 @@ def issue(
     trained_on: TrainedOn = None,
     size: Size = None,
     nulls: Nulls = None,
-    calibrate: Calibrate = None,
     settings: Settings = None,
     variant: Variant = None,
     passphrase_file: PassphraseFile = None,
@@ -110,9 +109,9 @@ def issue(
             make = lock_maker(method, key, model, arch, passphrase, slots=out_model is not None)
         elif key is not None or out_model is not None:
             make = named_images(method, key, model, out_model, registry, dict(users), arch, passphrase)
-        elif copies or model is not None or nulls is not None or calibrate is not None:
+        elif copies or model is not None or nulls is not None:
             question = ask(options, model=model, arch=arch, data=data, trained_on=trained_on, size=size, convention=convention)
-            make = _maker(method, question, calibrate, nulls, jobs)
+            make = _maker(method, question, nulls, jobs)
         book = Registry(registry, create=True)
         grants = grant_users(book, root, method, chosen, users)
         if out_model is not None:
@@ -132,14 +131,14 @@ def issue(
     return 0
 
 
-def _maker(method: str, question: Question, calibrate: str | None, nulls: Path | None, jobs: int | None) -> Maker:
+def _maker(method: str, question: Question, nulls: Path | None, jobs: int | None) -> Maker:
     """Return what makes a user's copy of the question's model."""
     from modelward.audit import Protected, enrol
     from modelward.evaluation.store import Store
 
     def make(settings: dict[str, Any], secret: bytes, user: str) -> Protected:
         del user  # the settings name him where the method knows users
-        return enrol(method, settings, question, calibrate=calibrate, nulls=nulls, store=Store(), jobs=jobs, secret=secret)
+        return enrol(method, settings, question, nulls=nulls, store=Store(), jobs=jobs, secret=secret)
 
     return make
 

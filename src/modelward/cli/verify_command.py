@@ -27,7 +27,7 @@ from modelward.cli.service_options import (
     suspect_of,
     told,
 )
-from modelward.cli.verdict_screen import EXIT_CODES, show_verdict, verdict_facts
+from modelward.cli.verdict_screen import EXIT_CODES, VERDICT_VERSION, show_verdict, verdict_facts
 from modelward.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,9 +86,10 @@ def verify(
 ) -> int:
     """Say whether a suspect was made from the protected model.
 
-    A key that could be forged proves nothing without a dated --commitment.
+    "Stolen" needs a --commitment whose date is older than the day on which you first saw the suspect (--released). Without one a fingerprint says
+    "related" at most, and a key that could be forged says nothing.
 
-    Exit code 1: stolen, 0: not stolen, 3: undecided.
+    Exit code 1: stolen or related, 0: not stolen, 3: undecided.
     """
     chosen = suspect_of(suspect, function)
     asking = asking_of(chosen, header_file, rate, send=send, batch=batch, budget=budget, retries=retries, timeout=timeout, resume=resume)
@@ -122,7 +123,8 @@ def verify(
         note(f"evidence: {evidence}; it holds the key, give it to nobody who must not know it", quiet=options.quiet)
     if options.as_json:
         what = {"suspect": chosen if isinstance(chosen, Path) else told(chosen), "key": key}
-        emit("verdict", verdict_facts(verdict) | what | ({"evidence": evidence} if evidence else {}) | ({"grant": over} if over else {}))
+        more = ({"evidence": evidence} if evidence else {}) | ({"grant": over} if over else {})
+        emit("verdict", verdict_facts(verdict) | what | more, version=VERDICT_VERSION)
     else:
         show_verdict(verdict, suspect=told(chosen), key=key.name, quiet=options.quiet)
     return EXIT_CODES[verdict.decision.value]

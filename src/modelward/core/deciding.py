@@ -14,11 +14,10 @@ from modelward.core.commitment import Commitment
 from modelward.core.verdict import ALPHA, Decision, Misses, Verdict
 
 DRAWS = (19, 39, 59, 99)
+NOTHING = Misses()
 THIEVES, MISS_LIMIT = 14, 0.25
 MODERATE, STRONG = 59, 99
-OLD = (
-    "The key was made before calibration by siblings and other secrets: enrol again (a commitment made then is younger than suspects seen before)."
-)
+OLD = "The key was made before calibration by siblings and other secrets: enrol again (a commitment made then is younger than suspects seen before)."
 CAVEATS = (
     "p is the chance of a score like this from a model that was made without the owner's private draws; it is not the chance that the suspect is innocent.",
     "It sees theft of the model, not of the images: whoever trains anew on the owner's images is not accused.",
@@ -51,7 +50,9 @@ class Finding:
     draws_of
         what the draws are, in the plural.
     exact
-        the p-value where the distribution over the owner's draws is known; ``others`` is empty then.
+        the p-value where the distribution over the owner's draws is known, or only the rank was kept; ``others`` is empty then.
+    made
+        number of draws behind ``exact`` where they were made; a known distribution counts as 1 / p - 1.
     ceiling
         a second condition that may only take claims away: no statistic above it is claimed.
     doubts
@@ -67,6 +68,7 @@ class Finding:
     others: tuple[float, ...] = ()
     draws_of: str = "siblings of the owner's model"
     exact: float | None = None
+    made: int = 0
     ceiling: float | None = None
     doubts: tuple[str, ...] = ()
     headlines: tuple[str, ...] = ()
@@ -87,7 +89,9 @@ class Finding:
     @property
     def draws(self) -> int:
         """How many draws stand behind the p-value."""
-        return math.floor(1 / self.exact - 1 + 1e-9) if self.exact else len(self.others)
+        if self.exact is None:
+            return len(self.others)
+        return self.made or math.floor(1 / max(self.exact, 1e-300) - 1 + 1e-9)
 
     @property
     def threshold(self) -> float | None:
@@ -139,7 +143,7 @@ class Standing:
     forgeable: bool
     access: str
     queries: int
-    misses: Misses = Misses()
+    misses: Misses = NOTHING
     most: str = ""
     keys: int = 1
     nulls: int = 0
@@ -160,7 +164,8 @@ def decide(found: Finding, standing: Standing) -> Verdict:
     claimed = decision in {Decision.STOLEN, Decision.RELATED}
     return Verdict(
         decision=decision, method=standing.method, variant=standing.variant, statistic_name=found.name, statistic=found.statistic,
-        threshold=found.threshold, p_value=found.p, draws=found.draws, draws_of=found.draws_of, queries=standing.queries, access=standing.access,
+        threshold=found.threshold, fits=found.claims, p_value=found.p, draws=found.draws, draws_of=found.draws_of,
+        queries=standing.queries, access=standing.access,
         strength=strength(found.draws, standing) if claimed else "", misses=standing.misses, nulls=standing.nulls,
         false_claims=standing.false_claims, headlines=found.headlines, caveats=(*reasons, *found.notes, *CAVEATS), parametric_p=found.parametric_p,
     )  # fmt: skip
@@ -170,7 +175,7 @@ def _decision(found: Finding, standing: Standing) -> tuple[Decision, Sequence[st
     """Return the decision and its reasons."""
     if found.doubts:
         return Decision.UNDECIDED, found.doubts
-    if found.p is None or (found.exact is None and found.draws < DRAWS[0]):
+    if found.p is None or (found.draws < DRAWS[0] and (found.exact is None or found.made)):
         missing = DRAWS[0] - len(found.others)
         return Decision.UNDECIDED, [
             f"{len(found.others)} {found.draws_of} stand behind the key, a decision needs {DRAWS[0]}: {missing} are missing."

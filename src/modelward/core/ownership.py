@@ -61,15 +61,17 @@ class Attack:
 class OwnershipMethod(VariantMethod, ABC):
     """Prove whose model it is: ``protect(...) -> (model, key)``, ``verify(suspect, key) -> Verdict``.
 
-    ``needs`` is the least access that verification works with. ``marks``: protecting changes the model, by training on the owner's own
-    images. ``forgeable``: a key can be made for a model of somebody else, so that only a dated commitment makes it evidence.
-    ``small``: settings for smoke runs, where the usual reduction does not do.
+    ``needs`` is the least access that verification works with. ``marks``: protecting changes the model, by training on the owner's own images.
+    ``forgeable``: a key can be made for a model of somebody else, so that only a dated commitment makes it evidence. ``drawn_over``: what a p-value
+    counts, ``siblings`` of the owner's model, other ``secrets``, or ``orders`` of its hidden units. ``small``: settings for smoke runs, where the usual
+    reduction does not do.
     """
 
     family: ClassVar[str] = "ownership"
     needs: ClassVar[Access] = Access.PROBABILITIES
     marks: ClassVar[bool] = False
     forgeable: ClassVar[bool] = False
+    drawn_over: ClassVar[str] = "siblings"
     small: ClassVar[Mapping[str, Any]] = {}
 
     def protect(
@@ -119,9 +121,7 @@ class OwnershipMethod(VariantMethod, ABC):
         digest = state_digest(asked.model) if asked.access is Access.WEIGHTS else None
         return replace(observed, queries=asked.queries - before, notes=(*asked.notes, *observed.notes), digest=digest)
 
-    def judge(
-        self, observed: Observation, key: Key, *, commitment: Commitment | None = None, shown: bool = True, keys: int = 1
-    ) -> Verdict:
+    def judge(self, observed: Observation, key: Key, *, commitment: Commitment | None = None, shown: bool = True, keys: int = 1) -> Verdict:
         """Return the verdict on answers that were given to ``key``; needs no suspect, so that anybody may repeat it.
 
         Parameters
@@ -135,16 +135,17 @@ class OwnershipMethod(VariantMethod, ABC):
         """
         self._require_own(key)
         found = self._judge(observed, key) if "draws" in key.facts else Finding(math.nan, "not computed", doubts=(OLD,))
-        return decide(replace(found, notes=(*observed.notes, *found.notes)), self._standing(observed, key, commitment, shown=shown, keys=keys))
+        return decide(
+            replace(found, notes=(*observed.notes, *found.notes)), self._standing(observed, key, commitment, shown=shown, keys=keys)
+        )
 
     def _standing(self, observed: Observation, key: Key, commitment: Commitment | None, *, shown: bool, keys: int) -> Standing:
         """Return what a verdict rests on besides the answers."""
-        facts = key.facts.get("draws", {})
-        power = facts.get("thieves", {}).get(observed.access.value, {})
+        power = ("draws", "thieves", observed.access.value)
         return Standing(
             method=self.card.name, variant=key.variant, forgeable=self.forgeable, access=observed.access.value, queries=observed.queries,
-            misses=Misses(int(power.get("missed", 0)), int(power.get("tried", 0))), most=str(facts.get("most", "")), keys=keys,
-            nulls=int(facts.get("nulls", 0)), false_claims=int(facts.get("false_claims", 0)), commitment=commitment, shown=shown,
+            misses=Misses(_count(key, *power, "missed"), _count(key, *power, "tried")), most=_most(key), keys=keys,
+            nulls=_count(key, "draws", "nulls"), false_claims=_count(key, "draws", "false_claims"), commitment=commitment, shown=shown,
             same=observed.digest == key.model_digest,
         )  # fmt: skip
 
@@ -210,3 +211,29 @@ class OwnershipMethod(VariantMethod, ABC):
             message = f"{self.card.name} keys hold no query images"
             raise UsageError(message)
         return key.tensors["probes"]
+
+
+def _told(key: Key, *path: str) -> bool:
+    """Return whether a key tells something at ``path``."""
+    found: Any = key.facts
+    for step in path:
+        if not isinstance(found, Mapping) or step not in found:
+            return False
+        found = found[step]
+    return True
+
+
+def _count(key: Key, *path: str) -> int:
+    """Return the count at ``path``, 0 where there is none; raises `FormatError` for what is no count."""
+    if not _told(key, *path):
+        return 0
+    count = key.fact(float, *path)
+    if count < 0 or count != int(count):
+        message = f"{'.'.join(path)!r} of this {key.method} key is no count: {REMEDY}"
+        raise FormatError(message)
+    return int(count)
+
+
+def _most(key: Key) -> str:
+    """Return the most that may be said of a finding, ``""`` where the key sets no limit."""
+    return key.fact(str, "draws", "most") if _told(key, "draws", "most") else ""

@@ -13,6 +13,7 @@ from modelward.core.images import ImageSet
 STARTS = ("none", "base", "start", "unsaid")
 ORIGINS = ("code", "recipe", "models", "matched")
 TUNING = 5
+EXTRACTED = "extracted"  # a thief who had answers alone: his weights are his own
 
 
 @dataclass(frozen=True)

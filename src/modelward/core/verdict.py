@@ -41,6 +41,9 @@ class Misses:
         return float(betaincinv(self.missed + 1, self.tried - self.missed, 0.95))
 
 
+_NOTHING = Misses()
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The answer to "was this suspect made from my model?".
@@ -55,6 +58,8 @@ class Verdict:
         how far the suspect is from the owner's model; small means alike. NaN where it was not computed.
     threshold
         the largest statistic that would still be claimed beside these draws; ``None`` without enough of them.
+    fits
+        whether the statistic alone says that the key fits.
     p_value
         (1 + draws at least as extreme) / (draws + 1), or the chance under a distribution that is known exactly. It is the chance of such a score
         from a model made without the owner's private draws, not the chance that the suspect is innocent.
@@ -87,8 +92,9 @@ class Verdict:
     draws_of: str
     queries: int
     access: str
+    fits: bool = False
     strength: str = ""
-    misses: Misses = Misses()
+    misses: Misses = _NOTHING
     nulls: int = 0
     false_claims: int = 0
     headlines: tuple[str, ...] = ()
@@ -98,7 +104,7 @@ class Verdict:
     @property
     def matches(self) -> bool:
         """True when the statistic alone says that the key fits; a claim may need more, such as a dated commitment."""
-        return self.threshold is not None and self.statistic <= self.threshold
+        return self.fits
 
     @property
     def stolen(self) -> bool:

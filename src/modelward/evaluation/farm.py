@@ -160,7 +160,8 @@ _BATTERY: tuple[tuple[str, str, str, Fields, list[Fields], list[Fields]], ...] =
 PROFILES = ("smoke", "standard", "full")
 # against one kind of protection; that names them among its adaptive attacks
 ADAPTIVE = (
-    "dummy-channels", "fill-outliers", "head-surgery", "label-remap", "push-maps", "reverse-lock", "scratch", "shift-logits", "undo-gradient",
+    "clip-outliers", "dummy-channels", "equal-values", "fill-outliers", "gradient-fill", "head-surgery", "label-remap", "layer-ridge",
+    "nearest-sibling", "push-maps", "reverse-lock", "scratch", "shift-logits", "undo-gradient", "value-clusters",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import OwnershipMethod
 from modelward.core.rng import derive_seed, generator, spawn
+from modelward.core.siblings import Siblings
 from modelward.core.suspect import Suspect
 from modelward.core.verdict import Verdict
 from modelward.evaluation.rows import Row, rate
@@ -88,11 +89,11 @@ def best_of(scores: Sequence[float], limit: float) -> dict[str, Any]:
 
 
 def forging(
-    method: OwnershipMethod, strangers: Sequence[nn.Module], data: ImageSet, nulls: Sequence[nn.Module], *, seed: int, count: int
+    method: OwnershipMethod, strangers: Sequence[nn.Module], data: ImageSet, nulls: Sequence[nn.Module], *, siblings: Siblings, seed: int, count: int
 ) -> list[Row]:  # fmt: skip
     """Return whether a key can be made to fit a model of somebody else after the fact, by the best of up to ``count`` tries; the first that fits ends it.
 
-    A forger calibrates his key as honest owners do, so each is judged at its own threshold.
+    A forger calibrates his key as honest owners do; of a fingerprint he passes off ``siblings`` of the source as his own.
     """
     if not strangers:
         return []
@@ -100,7 +101,7 @@ def forging(
         return [Row(metric="forged_key_fits", value=float("nan"), n=0, flags=(NO_FORGERY,))]
     found: list[tuple[Verdict, Key]] = []
     try:
-        for forged in _forged(method, strangers, data, nulls, seed=seed, count=count):
+        for forged in _forged(method, strangers, data, nulls, siblings=siblings, seed=seed, count=count):
             found.append((method.verify(Suspect.of_model(strangers[0]), forged), forged))
             if found[-1][0].matches:
                 break
@@ -123,7 +124,7 @@ def _best_forgery(found: Sequence[tuple[Verdict, Key]], method: OwnershipMethod)
 
 
 def _forged(
-    method: MarkMethod | InFIP, strangers: Sequence[nn.Module], data: ImageSet, nulls: Sequence[nn.Module], *, seed: int, count: int
+    method: MarkMethod | InFIP, strangers: Sequence[nn.Module], data: ImageSet, nulls: Sequence[nn.Module], *, siblings: Siblings, seed: int, count: int
 ) -> Iterator[Key]:  # fmt: skip
     """Yield forged keys for the first of ``strangers``."""
     for number in range(min(count, MOST_FORGERIES)):
@@ -132,17 +133,17 @@ def _forged(
         if isinstance(method, InFIP):
             if number + 1 == len(strangers):  # each try needs another model of the forger's own
                 return
-            yield _chosen(method, strangers[number + 1], strangers[0], data, nulls, seed=derive_seed(seed, "forgery", *told))
+            yield _chosen(method, strangers[number + 1], strangers[0], data, siblings, seed=derive_seed(seed, "forgery", *told))
         else:
             secret = derive(seed.to_bytes(8, "big") * 4, "forgery", *told)
             yield method.forge(strangers[0], data, secret=secret, nulls=nulls, rng=rng)
 
 
-def _chosen(method: InFIP, own: nn.Module, innocent: nn.Module, data: ImageSet, nulls: Sequence[nn.Module], *, seed: int) -> Key:
+def _chosen(method: InFIP, own: nn.Module, innocent: nn.Module, data: ImageSet, siblings: Siblings, *, seed: int) -> Key:
     """Return a key of the forger's ``own`` model whose probes are those images on which the innocent one explains itself most alike."""
     wide = replace(method, count=len(data), pool=1, confidence=0.0)
-    _, key = wide.protect(own, data, nulls=nulls[: 2 * method.siblings(len(nulls))], rng=generator(seed))
+    _, key = wide.protect(own, data, siblings=siblings, rng=generator(seed))
     alike = wide.similarity(wide.observe(innocent, key), key).mean(0)
     best = key.tensor("index")[alike.argsort(descending=True)[: method.count]]
-    _, forged = replace(method, pool=1, confidence=0.0).protect(own, data.take(best), nulls=nulls, rng=generator(seed))
+    _, forged = replace(method, pool=1, confidence=0.0).protect(own, data.take(best), siblings=siblings, rng=generator(seed))
     return forged

@@ -20,7 +20,11 @@ from modelward.evaluation.budget import train_seconds
 from modelward.evaluation.candidate import Candidate
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine, Run
+from modelward.evaluation.family import family_inputs
 from modelward.evaluation.farm import TheftSpec, theft_cell
+from modelward.evaluation.siblings import COUNTS
+from modelward.evaluation.siblings import Plan as FamilyPlan
+from modelward.evaluation.siblings import plan as family_cells
 from modelward.evaluation.zoo import NullSpec, null_cells, null_recipe, put_parts, train_cell
 
 GUESSES = {"smoke": 5, "quick": 100, "full": 1000}
@@ -90,7 +94,7 @@ def _small(name: str) -> dict[str, Any]:
     return {**{name: value for name, value in usual.items() if name in fields}, **own}
 
 
-_REDUCED = {"count": 40, "steps": 20, "alpha": 0.2}  # eight null models give no smaller p than .11
+_REDUCED = {"count": 40, "steps": 20}
 _TRAINED = {"epochs": 40}  # of four batches each
 
 
@@ -112,6 +116,7 @@ def plan(rows: Mapping[str, Candidate], arch: str, study: Study, engine: Engine,
     parts = put_parts(engine.store, study)
     source = train_cell(NullSpec(arch, "owner", 1.0, "source", 0), null_recipe(arch), parts, study, derive_seed(seed, "matrix source"))
     nulls = null_cells(arch, study, parts, profile=profile, seed=seed)
+    members = family_cells(null_recipe(arch), study.owner, COUNTS[profile], model=source, store=engine.store, tuning=0)
     strangers = [
         train_cell(NullSpec(arch, part, 1.0, "stranger", index), null_recipe(arch), parts, study, derive_seed(seed, "matrix stranger"))
         for index in range(STRANGERS[profile]) for part in ("owner", "attacker")
@@ -119,7 +124,7 @@ def plan(rows: Mapping[str, Candidate], arch: str, study: Study, engine: Engine,
     made = Plan(arch, seed, source, {}, {})
     for name, row in rows.items():
         method = ownership_of(row)
-        made.protections[name] = cell = _protect(row, method, source, nulls, strangers, parts, study, arch, profile, seed)
+        made.protections[name] = cell = _protect(row, method, source, nulls, strangers, members, parts, study, arch, profile, seed)
         victim = cell if method.marks else source
         specs = rules.specs(method, arch, profile)
         made.thefts[name] = [(spec, theft_cell(spec, victim, arch, parts, study, seed=derive_seed(seed, "matrix"))) for spec in specs]
@@ -127,18 +132,20 @@ def plan(rows: Mapping[str, Candidate], arch: str, study: Study, engine: Engine,
 
 
 def _protect(
-    row: Candidate, method: OwnershipMethod, source: Cell, nulls: list[Cell], strangers: list[Cell], parts: dict[str, str], study: Study,
+    row: Candidate, method: OwnershipMethod, source: Cell, nulls: list[Cell], strangers: list[Cell], members: FamilyPlan, parts: dict[str, str], study: Study,
     arch: str, profile: str, seed: int,
 ) -> Cell:  # fmt: skip
     """Return the cell that protects the source and measures what can be said without an attack."""
     inputs: dict[str, str | Cell] = {"victim": source, **{name: parts[name] for name in ("owner", "probes", "test")}}
     inputs |= {f"null/{index}": cell for index, cell in enumerate(nulls)}
+    found, told = ({}, {}) if method.marks else family_inputs(members, parts["owner"])
+    inputs |= found
     inputs |= {f"stranger/{index}": cell for index, cell in enumerate(strangers)}
     epochs = float(getattr(method, "epochs", 2)) * 1.5 + 5
     return Cell(
         work="modelward.evaluation.work_protect:protect", inputs=inputs, label=f"protect: {row.name}", uses=(type(method).__module__,),
         settings={"method": row.method, "fields": {**row.fields, "variant": row.variant}, "guesses": GUESSES[profile],
-                  "forgeries": FORGERIES[profile]},
+                  "forgeries": FORGERIES[profile], **told},
         seed=derive_seed(seed, "protect", row.method, row.variant, row.fields), seconds=train_seconds(arch, len(study.owner), epochs, study.test.shape),
     )  # fmt: skip
 
@@ -155,14 +162,14 @@ def budget_of(spec: TheftSpec) -> str:
 
 
 def frozen(run: Run, cells: dict[str, Cell]) -> tuple[str, dict[str, Any]]:
-    """Return the digest over all thresholds, and the thresholds by row of the matrix, as they stand before any attacked model exists."""
+    """Return the digest over all keys, and the keys by row of the matrix, as they stand before any attacked model exists."""
     stand: dict[str, Any] = {}
     for name, cell in cells.items():
         finished = run.of(cell)
         stand[name] = None
         if finished is not None:
             said = next(row["extra"] for row in finished.rows if row["metric"] == "verification")
-            stand[name] = {"threshold": said["threshold"], "model": said["model_digest"], "key": finished.artifact}
+            stand[name] = {"model": said["model_digest"], "key": finished.artifact}
     return digest_of(stand), stand
 
 

@@ -10,9 +10,9 @@ from modelward.core.guard import private_copy
 from modelward.core.ownership import OwnershipMethod
 from modelward.core.rng import generator
 from modelward.evaluation.cell import Job, Outcome
+from modelward.evaluation.family import family_of_job
 from modelward.evaluation.parcels import get_images, get_model
 from modelward.evaluation.rows import Row
-from modelward.evaluation.work_fingerprint import group_of
 from modelward.models.parts import reinitialise, weight_layers
 
 
@@ -20,7 +20,7 @@ def cascade(job: Job) -> Outcome:
     """Return the statistic of the victim with its last 0, 1, 2, ... weight layers drawn anew (Adebayo et al., NeurIPS 2018).
 
     A fingerprint that depends on the whole model is lost with the last layer; one that outlives it says something of the early layers, or of
-    the images. Settings: ``method``, ``fields``. Inputs: ``victim``, ``probes``, ``null/I``.
+    the images. Settings: ``method``, ``fields``. Inputs: ``victim``, ``probes``, and those of a family.
     """
     torch.set_num_threads(job.threads)
     method = find(job.settings["method"]).configured(dict(job.settings["fields"]))
@@ -28,8 +28,7 @@ def cascade(job: Job) -> Outcome:
         message = f"{job.settings['method']} proves no ownership"
         raise UsageError(message)
     victim = get_model(job.store, job.inputs["victim"])
-    nulls = [get_model(job.store, digest) for digest in group_of(job, "null").values()]
-    _, key = method.protect(victim, get_images(job.store, job.inputs["probes"]), nulls=nulls, rng=generator(job.seed))
+    _, key = method.protect(victim, get_images(job.store, job.inputs["probes"]), siblings=family_of_job(job), rng=generator(job.seed))
     copied, rng = private_copy(victim), generator(job.seed)
     rows = []
     for count, (name, layer) in enumerate([("none", None), *reversed(list(weight_layers(copied)))]):

@@ -20,6 +20,7 @@ from modelward.core.suspect import Suspect
 from modelward.core.verdict import Verdict
 from modelward.evaluation.capacity import capacity
 from modelward.evaluation.cell import Job, Outcome
+from modelward.evaluation.family import family_of_job
 from modelward.evaluation.forging import forging, guessing, secret_of
 from modelward.evaluation.parcels import get_images, get_model, pack_key
 from modelward.evaluation.rows import Row, from_interval, points_lost, rate
@@ -42,20 +43,22 @@ def protect(job: Job) -> Outcome:
 
     Settings: ``method``, ``fields``, ``guesses`` (keys of other secrets tried on the protected model), ``forgeries`` (made for a stranger).
 
-    Inputs: ``victim``, ``owner``, ``probes``, ``test``, ``null/I``, ``validation/I``, ``stranger/I``.
+    Inputs: ``victim``, ``owner``, ``probes``, ``test``, ``null/I``, ``validation/I``, ``stranger/I``, and those of a family of siblings.
     """
     torch.set_num_threads(job.threads)
     method, victim = configured(job.settings), get_model(job.store, job.inputs["victim"])
     nulls, thieves, strangers = (_models(job, name) for name in _GROUPS)
     data = get_images(job.store, job.inputs["owner" if method.marks else "probes"])
     started = time.perf_counter()
-    model, key = method.protect(victim, data, secret=secret_of(job.seed), nulls=nulls, thieves=thieves, rng=generator(job.seed))
+    model, key = method.protect(
+        victim, data, secret=secret_of(job.seed), siblings=family_of_job(job), nulls=nulls, thieves=thieves, rng=generator(job.seed)
+    )
     spent = time.perf_counter() - started
     test = get_images(job.store, job.inputs["test"])
     found = [*_fidelity(victim, model, test), *_verification(method, model, key, spent), *_uniqueness(method, key, strangers)]
     found += capacity(method, model, key)
     found += guessing(method, model, key, data, seed=job.seed, count=int(job.settings["guesses"]))
-    found += forging(method, strangers, data, nulls, seed=job.seed, count=int(job.settings["forgeries"]))
+    found += forging(method, strangers, data, nulls, siblings=family_of_job(job), seed=job.seed, count=int(job.settings["forgeries"]))
     found += _stealth(key, nulls, test)
     found += weight_stealth(model, key, nulls) if method.marks else []
     rows = [{**row.as_json(), "method": method.card.name, "variant": method.variant, "seed": job.seed} for row in found]
@@ -80,14 +83,15 @@ def _fidelity(before: nn.Module, after: nn.Module, test: Any) -> list[Row]:
 
 
 def _verification(method: OwnershipMethod, model: nn.Module, key: Key, seconds: float) -> list[Row]:
-    """Return the verdict on the protected model itself, the false claims behind it, and what protecting and asking cost."""
+    """Return the verdict on the protected model itself, the null models that the key accuses, and what protecting and asking cost."""
     started = time.perf_counter()
     verdict = method.verify(Suspect.of_model(model), key)
     took = time.perf_counter() - started
     bound = upper_bound(verdict.false_claims, verdict.nulls) if verdict.nulls else None
     facts = {
         "matches": verdict.matches, "decision": verdict.decision.value, "threshold": verdict.threshold, "p": verdict.p_value,
-        "parametric_p": verdict.parametric_p, "nulls": verdict.nulls, "statistic": verdict.statistic_name, "model_digest": key.model_digest,
+        "parametric_p": verdict.parametric_p, "nulls": verdict.nulls,
+        "draws": verdict.draws, "draws_of": verdict.draws_of, "statistic": verdict.statistic_name, "model_digest": key.model_digest,
         "forgeable": method.forgeable, "needs": method.needs.value,
     }  # fmt: skip
     return [

@@ -25,6 +25,7 @@ from modelward.imaging.quantise import to_float
 from modelward.keys.derive import stream
 from modelward.marking.moves import Move, by_layer, by_worth
 from modelward.marking.saliency import Saliency, bits_of, every_class, lockable, put_bits
+from modelward.marking.swaps import by_swap
 from modelward.statistics import auc_delong
 
 PARAMETERS = Taxonomy(
@@ -34,6 +35,9 @@ PARAMETERS = Taxonomy(
     protection=Protection.ACTIVE,
     functions=(Function.AUTHORIZATION,),
 )
+
+
+LANDINGS = ("swap", "edge")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +56,13 @@ class AdvParams(ModelLock):
 
     For the layers in a secret order: the gradient of J over the whole of ``images`` images picks :math:`j = \arg\max |g_j|`, and
     :math:`w_j \leftarrow \mathrm{clip}(w_j + step \cdot \mathrm{sign}(g_j) (\max W - \min W), B_{low}, B_{high})`, the band being that of the
-    original weights, ``beta`` of their range inside it, so that nothing sticks out. The key holds the original bits: unlocking gives every byte
-    back.
+    original weights, ``beta`` of their range inside it. The key holds the original bits: unlocking gives every byte back.
 
     ``variant="paper"`` moves a few entries a layer, in eval mode, until the loss is ``target`` times the first. A thief undoes that with batch
-    statistics measured anew, or with forty labelled images. ``variant="hardened"`` picks by what a move to the band's edge is worth, takes the
-    gradients in turn as the network is, with the batch's own statistics, and of a copy that was fine-tuned for a few steps; scales, shifts and
-    running statistics count as parameters; and it spends ``share`` of all parameters.
+    statistics measured anew, or with forty labelled images. ``variant="hardened"`` exchanges pairs of entries of one tensor, by what that is
+    worth: :math:`(w_k - w_j)(g_j - g_k)`; the values tell nothing of it, since every tensor holds the same ones as before. It takes the gradients
+    in turn as the network is, with the batch's own statistics, and of a copy that was fine-tuned for a few steps; scales, shifts and running
+    statistics count as parameters; and it spends ``share`` of all parameters.
 
     Parameters
     ----------
@@ -68,9 +72,9 @@ class AdvParams(ModelLock):
         of the paper's variant: at most so many layers, and so many moves in each. The paper's own numbers are not known; these, ``step``, ``beta``
         and ``target`` are the gentlest of few that lock both LeNet-5 and ResNet-8.
     step
-        as above, in the paper's variant alone: the hardened one moves to the edge of the band at once.
+        as above, in the paper's variant alone.
     beta
-        as above; ``None`` is 0 in the paper's variant, .1 in the hardened one.
+        as above, where entries land at the edge; ``None`` is 0 in the paper's variant, .1 in the hardened one.
     target
         the paper's variant stops when the loss is so many times what it was.
     images
@@ -78,9 +82,11 @@ class AdvParams(ModelLock):
     lookahead
         steps of the fine-tuned copy; 0 leaves it out.
     each
-        entries that the hardened variant moves for one gradient; 16 cost a fitting thief no more than 1 in pilots.
+        entries that the hardened variant moves for one gradient.
     admitted
         share of the parameters, drawn by the secret, that the hardened variant may move at all: the places of two builds differ.
+    landing
+        where the hardened variant's entries go: ``"swap"``, to each other's places, or ``"edge"``, to the end of the band: what `EqualValues` finds.
 
     Examples
     --------
@@ -89,7 +95,7 @@ class AdvParams(ModelLock):
     >>> model, data = embedded_model().model, load_data("fashion-mini")
     >>> locked, key = AdvParams(share=0.001, images=32).lock(model, data.train, rng=generator(0))
     >>> accuracy(locked, data.test) < 0.5 < accuracy(model, data.test), key.facts["entries"]
-    (True, 61)
+    (True, 60)
     """
 
     card: ClassVar[Card] = Card(
@@ -101,6 +107,7 @@ class AdvParams(ModelLock):
         claims=withstands("ftal", "prune"),
         limits=(
             "whoever has labelled images trains the network back: compare with training from scratch on the same images",
+            "values tell nothing of what was exchanged; what labelled images tell by their gradient is measured, not excluded",
             "batch normalisation measured anew on unlabelled images undoes the paper's variant",
             "two builds of one model tell by their difference what was moved in either: hand out one build, and wrap its key for every user",
             "an authorised user holds the open model in memory, and the entries of the key: its tag keeps others' names off it, not the user's own on it",
@@ -117,7 +124,7 @@ class AdvParams(ModelLock):
     )
     small: ClassVar[Mapping[str, Any]] = {"share": 0.01, "images": 64}
 
-    share: float = 0.005
+    share: float = 0.01
     layers: int = 5
     per_layer: int = 12
     step: float = 1.0
@@ -127,6 +134,7 @@ class AdvParams(ModelLock):
     lookahead: int = 5
     each: int = 4
     admitted: float = 0.5
+    landing: str = "swap"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -134,7 +142,7 @@ class AdvParams(ModelLock):
             share=(0 < self.share <= 1, "in (0, 1]"), layers=(self.layers >= 1, ">= 1"), per_layer=(self.per_layer >= 1, ">= 1"),
             step=(0 < self.step <= 1, "in (0, 1]"), beta=(0 <= self.inset < 0.5, "in [0, 0.5)"), target=(self.target > 1, "> 1"),
             images=(self.images >= 2, ">= 2"), lookahead=(self.lookahead >= 0, ">= 0"), each=(self.each >= 1, ">= 1"),
-            admitted=(0 < self.admitted <= 1, "in (0, 1]"),
+            admitted=(0 < self.admitted <= 1, "in (0, 1]"), landing=(self.landing in LANDINGS, " or ".join(LANDINGS)),
         )  # fmt: skip
 
     @property
@@ -165,15 +173,18 @@ class AdvParams(ModelLock):
         """Yield every move once it is made; ``first`` is the loss of the open network, ``places`` draws where moves may be."""
         if self.variant == "hardened":
             barred = {name: torch.rand(tensor.numel(), generator=places) >= self.admitted for name, tensor in tensors.items()}
-            return islice(by_worth(tensors, saliency, beta=self.inset, each=self.each, barred=barred), self.budget(saliency.model))
+            if self.landing == "edge":
+                return islice(by_worth(tensors, saliency, beta=self.inset, each=self.each, barred=barred), self.budget(saliency.model))
+            return islice(by_swap(tensors, saliency, each=self.each, barred=barred), self.budget(saliency.model))
         names = [name for name, tensor in tensors.items() if tensor.ndim >= 2]
         names = [names[i] for i in torch.randperm(len(names), generator=places)[: self.layers].tolist()]
         until = self.target * first
         return by_layer(tensors, saliency, names=names, count=self.per_layer, step=self.step, beta=self.inset, until=until)
 
     def budget(self, model: nn.Module) -> int:
-        """Return how many entries the hardened variant moves: its share of the parameters, running statistics not counted."""
-        return max(1, int(self.share * sum(tensor.numel() for tensor in lockable(model, statistics=False).values())))
+        """Return how many entries the hardened variant moves: its share of the parameters, running statistics not counted; whole pairs of them."""
+        count = max(1, int(self.share * sum(tensor.numel() for tensor in lockable(model, statistics=False).values())))
+        return count if self.landing == "edge" else max(2, count - count % 2)
 
     def key_of(self, model: nn.Module, locked: nn.Module, **facts: Any) -> Key:
         """Return the key that turns ``locked`` into ``model``: which entries of which tensors differ, and their original bits."""
@@ -209,6 +220,7 @@ class AdvParams(ModelLock):
     def adaptive_attacks(self) -> tuple[Attack, ...]:
         """Return batch statistics measured anew, training back with few images, what is distilled from that, and the ways to look for the entries."""
         few = {"lr": 0.001, "epochs": 10, "optimizer": "adam"}
+        long = {"images": 100, "epochs": 40, "batch": 16}
         return (
             Attack("bn-recalibrate", {}, "none"),
             Attack("ftal", {"epochs": 10}, "true"),
@@ -217,7 +229,14 @@ class AdvParams(ModelLock):
             Attack("undo-gradient", {}, "true"),
             Attack("reverse-lock", {}, "true"),
             Attack("reverse-lock", {"rule": "layer"}, "true"),
+            Attack("reverse-lock", {"rule": "swap", "share": 0.01, "each": 4}, "true"),
             Attack("fill-outliers", {}, "true"),
+            Attack("equal-values", {}, "true"),
+            Attack("value-clusters", {}, "true"),
+            Attack("nearest-sibling", {}, "true"),
+            Attack("gradient-fill", {}, "true"),
+            *(Attack("layer-ridge", {"cut": cut}, "true") for cut in (1, 2, 3)),
+            Attack("clip-outliers", long, "true"),
         )
 
 

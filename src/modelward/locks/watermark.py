@@ -128,4 +128,6 @@ class Watermark:
         """Return what the bits say, before anything is decided."""
         count = int(facts["bits"])
         wrong = round(self.errors(suspect, facts, secret) * count)
-        return replace(by_chance(wrong, count, f"wrong bits (of {count})", of="draws of the bits", significance=SIGNIFICANCE), notes=(UNLEARNT,))
+        return replace(
+            by_chance(wrong, count, f"wrong bits (of {count})", of="draws of the bits", significance=SIGNIFICANCE), notes=(UNLEARNT,)
+        )

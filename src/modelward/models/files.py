@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from modelward.core import consent
 from modelward.core.errors import UnsafeFileError, UsageError
 from modelward.core.guard import require_finite, state_digest
+from modelward.core.lineage import lineage_of
 from modelward.io.safetensors import load_tensors, save_tensors
 from modelward.models.custom import is_custom
 from modelward.models.filling import fill
@@ -48,10 +49,10 @@ class LoadedModel:
 
 
 def save_model(path: Path | str, model: nn.Module, facts: dict[str, str] | None = None) -> None:
-    """Write ``model``'s state to a safetensors file, with its architecture and ``facts`` in the metadata."""
+    """Write ``model``'s state to a safetensors file, with its architecture, how `modelward.fit` trained it, and ``facts`` in the metadata."""
     from modelward.models.assembly import Assembly, pack
 
-    metadata = {"format": "pt", **(facts or {})}
+    metadata = {"format": "pt", **lineage_of(model), **(facts or {})}
     if isinstance(model, Net):
         metadata |= {"arch": model.arch, "size": f"{model.size[0]},{model.size[1]}", "classes": str(model.classes)}
     elif isinstance(model, Assembly):

@@ -12,6 +12,9 @@ from modelward.ownership.passport import Passport
 from modelward.ownership.sac import SAC
 from modelward.ownership.sac_jc import SACJC
 from modelward.ownership.uchida import Uchida
+from modelward.ownership.unit_match import UnitMatch
+from modelward.ownership.unit_order import UnitOrder
+from modelward.ownership.weight_distance import WeightDistance
 from modelward.ownership.zhang import Zhang
 
 __all__ = [
@@ -27,5 +30,8 @@ __all__ = [
     "InFIP",
     "Passport",
     "Uchida",
+    "UnitMatch",
+    "UnitOrder",
+    "WeightDistance",
     "Zhang",
 ]

@@ -64,7 +64,7 @@ def extracted(model: nn.Module, images: ImageSet, recipe: Recipe, *, mixes: int,
 class CAE(MatchingMethod):
     r"""Ask for the labels of adversarial images that surrogates share with the source and that references do not.
 
-    ``surrogates`` networks are extracted from the source; the first null models are the references and calibrate nothing. From images that
+    ``surrogates`` networks are extracted from the source; the tuning siblings are the references, and are never ranked. From images that
     the source classifies correctly, within ``eps`` in Linf, Adam minimises
 
     .. math:: -\log p_{source}(t) - \log \bar p_S(t) - \log(1 - \bar p_R(t))
@@ -78,7 +78,9 @@ class CAE(MatchingMethod):
 
     ``variant="paper"`` crafts float images with all surrogates and references, and ranks them by the same. ``variant="hardened"`` (default)
     crafts with the loss of the 8-bit image, and ranks by the surrogates and references that an image was not crafted with, so that what is
-    kept is conferrable to models not seen; and its threshold comes from the ranks of null models that made nothing.
+    kept is conferrable to models not seen.
+
+    The verdict is the rank of the source among siblings, each with surrogates and probes of its own.
 
     Parameters
     ----------
@@ -115,10 +117,10 @@ class CAE(MatchingMethod):
             "surrogates and candidates come from the same enrolment images: with few of them extraction is recognised less often",
             "images near to what the source was trained on are needed",
         ),
-        cost="enrolment: minutes (5 surrogates, then 300 passes of 400 images through 12 nets); verification: 100 labels",
+        cost="enrolment: minutes a candidate (3 surrogates, then 300 passes of 200 images through 9 nets); verification: 50 labels a candidate",
     )
 
-    surrogates: int = 5
+    surrogates: int = 3
     epochs: int = 15
     lr_surrogates: float = 0.05
     mixes: int = 2

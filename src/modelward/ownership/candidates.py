@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,8 +117,8 @@ class Family:
     headlines: tuple[str, ...]
 
 
-def family_of(key: Key, answers: Sequence[Tensor]) -> Family:
-    """Return what ``key`` says of its candidates, checked against their stored ``answers`` (n, K), one a candidate.
+def family_of(key: Key, answers: Tensor) -> Family:
+    """Return what ``key`` says of its candidates, checked against their stored ``answers`` (m + 1, n, K).
 
     Raises
     ------

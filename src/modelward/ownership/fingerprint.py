@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from modelward.core.deciding import Finding
 from modelward.core.errors import InputError
 from modelward.core.families import OwnershipMethod
-from modelward.core.guard import predict, state_digest
+from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Observation
-from modelward.core.siblings import Siblings
+from modelward.core.siblings import EXTRACTED, Siblings
 from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import ALPHA
 from modelward.ownership.candidates import Candidates, family_of, spread
@@ -35,15 +35,15 @@ class Kit:
         tensors that are one for all candidates.
     each
         tensors with one entry a candidate, in the order of `Candidates`.
-    used
-        positions of the enrolment images that the probes were made from.
+    make
+        what makes ``each`` for one further model, given the place it stands in for among the tuning siblings.
     facts
         what is to be said of the making.
     """
 
     shared: Mapping[str, Tensor]
     each: Mapping[str, Tensor]
-    used: Tensor
+    make: Callable[[nn.Module, int], Mapping[str, Tensor]]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -51,7 +51,7 @@ class Kit:
 class Fingerprint(OwnershipMethod):
     """A fingerprint whose p-value is the owner's rank among siblings.
 
-    A method writes `_enrol`, `_one`, `_observe` and `_distances`. All of them treat the candidates alike, so that the rank is exact: with each candidate
+    A method writes `_enrol`, `_observe` and `_distances`. All of them treat the candidates alike, so that the rank is exact: with each candidate
     in the owner's role in turn, the p-values of any suspect are 1/(m + 1), ..., 1.
     """
 
@@ -69,8 +69,8 @@ class Fingerprint(OwnershipMethod):
         del secret
         candidates = Candidates.of(model, siblings)
         kit = self._enrol(candidates, data, rng=rng)
-        left = spread(data, kit.used)
-        clean = (left or data).few(CLEAN)
+        shown = torch.arange(min(CLEAN, len(data))) * len(data) // min(CLEAN, len(data))  # spread evenly, and chosen by no model's answers
+        clean, left = data.take(shown), spread(data, shown)
         answers = candidates.answers(clean.pixels)
         if len({tuple(logits.shape) for logits in answers}) > 1:
             raise InputError("the siblings answer with another number of classes than the model: they are not by the same code")
@@ -82,29 +82,29 @@ class Fingerprint(OwnershipMethod):
         tensors = {**kit.shared, **kit.each, "clean": clean.pixels, "clean_labels": clean.labels, "clean_answers": torch.stack(answers)}
         key = Key(self.card.name, self.variant, state_digest(model), facts, tensors)
         key = replace(key, facts={**facts, **self._figures(key, nulls, thieves)})
-        draws = {**facts["draws"], "thieves": self._power(key, siblings), **self._accused(key, nulls)}
+        draws = {**facts["draws"], "thieves": self._power(key, kit, siblings), **self._accused(key, nulls)}
         return model, replace(key, facts={**key.facts, "draws": draws})
 
-    def _power(self, key: Key, family: Siblings) -> dict[str, dict[str, Any]]:
+    def _power(self, key: Key, kit: Kit, family: Siblings) -> dict[str, dict[str, Any]]:
         """Return, by access, how many of the tuning thieves are missed: each tuning sibling takes the owner's place in turn."""
         found: dict[str, dict[str, Any]] = {}
         own = int(key.facts["draws"]["own"])
         for number, model in enumerate(family.tuning):
-            mine = [thief for thief in family.thieves if thief.of == number]
+            mine = [
+                thief for thief in family.thieves if thief.of == number and (self.needs is not Access.WEIGHTS or thief.kind != EXTRACTED)
+            ]
             if not mine:
                 continue
-            each = self._one(model, key)
-            tensors = {**key.tensors, **{name: _placed(key.tensors[name], own, part) for name, part in each.items()}}
-            placed = replace(key, tensors=tensors)
+            placed = {name: _placed(key.tensors[name], own, part) for name, part in kit.make(model, number).items()}
+            there = replace(key, tensors={**key.tensors, **placed})
             for thief in mine:
-                for access in _offered(self.needs):
-                    suspect = Suspect.of_callable(_answering(thief.model, access), access=access) if access is not Access.WEIGHTS else Suspect.of_model(thief.model)  # fmt: skip
-                    p = self._finding(self._observe(suspect, placed), placed).p
-                    row = found.setdefault(access.value, {"tried": 0, "missed": 0, "kinds": {}})
-                    kind = row["kinds"].setdefault(thief.kind, [0, 0])
-                    missed = int(p is None or p > ALPHA + 1e-12)
-                    row["tried"], row["missed"] = row["tried"] + 1, row["missed"] + missed
-                    kind[0], kind[1] = kind[0] + missed, kind[1] + 1
+                for access in (Access.WEIGHTS,) if self.needs is Access.WEIGHTS else tuple(Access):
+                    p = self._finding(self._observe(Suspect.of_model(thief.model, access=access), there), there).p
+                    _count(
+                        found.setdefault(access.value, {"tried": 0, "missed": 0, "kinds": {}}),
+                        thief.kind,
+                        missed=p is None or p > ALPHA + 1e-12,
+                    )
         return found
 
     def _accused(self, key: Key, nulls: Sequence[nn.Module]) -> dict[str, int]:
@@ -124,7 +124,8 @@ class Fingerprint(OwnershipMethod):
         return {}
 
     def _judge(self, observed: Observation, key: Key) -> Finding:
-        found, family = self._finding(observed, key), family_of(key, key.tensor("clean_answers"))
+        family = family_of(key, key.tensor("clean_answers"))  # first, since it knows whether the owner's place is one
+        found = self._finding(observed, key)
         return replace(found, doubts=(*family.doubts, *found.doubts), headlines=(*family.headlines, *found.headlines))
 
     def _finding(self, observed: Observation, key: Key) -> Finding:
@@ -139,10 +140,6 @@ class Fingerprint(OwnershipMethod):
         """Return probes and what every candidate has of them; no candidate is treated as the owner's."""
 
     @abstractmethod
-    def _one(self, model: nn.Module, key: Key) -> dict[str, Tensor]:
-        """Return for one further model what ``Kit.each`` holds for every candidate."""
-
-    @abstractmethod
     def _distances(self, observed: Observation, key: Key) -> tuple[Tensor, Finding]:
         """Return how far the suspect is from every candidate (m + 1,), small means alike, and a finding without them."""
 
@@ -154,13 +151,8 @@ def _placed(tensor: Tensor, own: int, part: Tensor) -> Tensor:
     return changed
 
 
-def _offered(needs: Access) -> tuple[Access, ...]:
-    """Return the accesses at which a method that needs ``needs`` can work; what reads answers works with labels too."""
-    return (Access.WEIGHTS,) if needs is Access.WEIGHTS else tuple(Access)
-
-
-def _answering(model: nn.Module, access: Access) -> Any:
-    """Return the model as a service would offer it."""
-    if access is Access.LABEL:
-        return lambda x: predict(model, x).argmax(1)
-    return lambda x: predict(model, x).softmax(1)
+def _count(row: dict[str, Any], kind: str, *, missed: bool) -> None:
+    """Count one thief in a row of `Fingerprint._power`."""
+    row["tried"], row["missed"] = row["tried"] + 1, row["missed"] + missed
+    before = row["kinds"].get(kind, [0, 0])
+    row["kinds"][kind] = [before[0] + missed, before[1] + 1]

@@ -62,11 +62,16 @@ def centred(own: Tensor, other: Tensor, null: Tensor) -> Tensor:
     return F.cosine_similarity((own - null).flatten(2).double(), (other - null).flatten(2).double(), dim=2, eps=1e-12)
 
 
-def nearness(own: Tensor, references: Sequence[Tensor]) -> Tensor:
-    """Return how alike (N,) the owner's maps are to those of independent models, each centred on the mean of the others; small tells models apart."""
-    total = torch.stack(list(references)).sum(0)
-    found = [centred(own, one, (total - one) / max(1, len(references) - 1)) for one in references]
-    return torch.stack(found).mean((0, 1))
+def alike_among(suspect: Tensor, candidates: Tensor, *, paper: bool) -> Tensor:
+    """Return how alike the maps (R, N, H, W) of a suspect and those of every candidate are, float64 (m + 1, R, N).
+
+    ``paper``: the SSIM; else the cosine after the mean of all candidates is taken off.
+    """
+    other, every = suspect.half().float(), candidates.float()
+    if paper:
+        return torch.stack([structural(maps, other) for maps in every]).double()
+    mean = every.double().mean(0) if len(every) > 1 else torch.zeros_like(other).double()
+    return torch.stack([centred(maps.double(), other.double(), mean) for maps in every])
 
 
 def balanced(classes: Tensor, worth: Tensor, count: int) -> Tensor:

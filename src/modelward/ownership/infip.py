@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -13,43 +13,44 @@ from torch import Tensor, nn
 
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.claims import Claim, withstands
-from modelward.core.errors import InputError, UsageError
-from modelward.core.guard import state_digest
+from modelward.core.deciding import Finding
+from modelward.core.errors import FormatError, InputError, UsageError
 from modelward.core.images import ImageSet
-from modelward.core.key import Key
-from modelward.core.ownership import Attack, Observation, OwnershipMethod
+from modelward.core.key import REMEDY, Key
+from modelward.core.ownership import Attack, Observation
 from modelward.core.suspect import Access, Suspect
-from modelward.core.verdict import Verdict
+from modelward.core.verdict import ALPHA
 from modelward.imaging.quantise import to_uint8
 from modelward.models.relevance import named
-from modelward.ownership.calibration import MIN_CALIBRATION, Calibration, finite_numbers
-from modelward.ownership.heatmaps import centred, headless, heat, lower_limit, lower_tail, structural
+from modelward.ownership.candidates import Candidates
+from modelward.ownership.fingerprint import Fingerprint, Kit
+from modelward.ownership.heatmaps import alike_among, headless, heat, lower_limit, lower_tail
 from modelward.ownership.probes import MIN_PROBES
 from modelward.ownership.relevance_probes import chosen
 
-FEWEST = 3  # null models for a distribution of their scores
 FAITHLESS = (
-    "A copy of the owner's model with a random last layer still matches: these maps say more of the images and the early layers than of the "
+    "A copy of the owner's model with a random last layer would be claimed as well: these maps say more of the images and the early layers than of the "
     "whole model."
 )
+FEWEST = 3  # null models for a distribution of their scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class InFIP(OwnershipMethod):
+class InFIP(Fingerprint):
     r"""Compare where in an image two models see the class that the owner's model sees: maps of relevance, and how alike they are.
 
     The probes are images that the owner's model is sure of. Deep Taylor decomposition shares its logit among the pixels; a suspect's maps of the
     same logits are compared with the owner's. Nothing is asked but the weights; any architecture that takes the same images can be compared.
 
-    ``variant="paper"``: z+ inside and zB at the pixels, maps scaled to a maximum of 1, the mean SSIM; the threshold lies midway between validation
-    thieves and null models, for the paper's own was not found. Such maps show the image more than the model (Sixt, Granz, Landgraf: When
-    explanations lie, ICML 2020), so independent models are alike as well.
+    ``variant="paper"``: z+ inside and zB at the pixels, maps scaled to a maximum of 1, the mean SSIM; its threshold lies midway between validation
+    thieves and null models, for the paper's own was not found, and may only take claims away. Such maps show the image more than the model (Sixt,
+    Granz, Landgraf: When explanations lie, ICML 2020), so independent models are alike as well.
 
     ``variant="hardened"`` (default) shares by the epsilon rule, which the function decides and not the weights behind it, explains the logit's lead
-    over the mean logit, takes off the mean map of ``references`` null models, and scores
-    :math:`\cos(S_{owner} - S_{null}, S_{suspect} - S_{null})`, the mean over ``rules`` and probes; the threshold comes from the ranks of the other
-    null models. With ``pool`` above 1 it keeps, of that many candidates a probe, those on which the owner's maps are least like the references':
-    models that were changed then stand farther from independent ones, models that only learnt the owner's answers nearer to them.
+    over the mean logit, takes off the mean map of all candidates, and scores :math:`\cos(S_j - \bar S, S_{suspect} - \bar S)`, the mean over ``rules``
+    and probes. With ``pool`` above 1 it keeps, of that many images a probe, those on which the candidates' maps differ most.
+
+    In both the verdict is the rank of the owner's model among its siblings: probes, explained classes and centre are one for all of them.
 
     Parameters
     ----------
@@ -60,14 +61,10 @@ class InFIP(OwnershipMethod):
     confidence
         probes are images that the owner's model gives at least this probability, where there are enough.
     pool
-        hardened: candidates per probe kept.
-    references
-        hardened: that many null models, the first ones and at most half, serve the centre and the choice of probes; they calibrate nothing.
-    alpha
-        a suspect is stolen when its rank p-value is at most this.
+        hardened: images looked at per probe kept.
     significance
-        hardened: and when a normal distribution of the null models' scores gives one like the suspect's at most this chance; ranks alone accuse one
-        independent model in twenty.
+        hardened: a second condition where null models are given: a normal distribution of their scores gives one like the suspect's at most this
+        chance. It takes claims away and makes none.
 
     Examples
     --------
@@ -99,17 +96,15 @@ class InFIP(OwnershipMethod):
             "the paper's maps say more of the image than of the model; a strong fine-tune comes near to independent models",
             "whoever trains his copy to have other maps gets them at little cost in accuracy",
         ),
-        cost="enrolment: relevance maps of 400 images for the owner's and every null model, seconds; verification: maps of 50 images, below a second",
+        cost="enrolment: relevance maps of 50 images for the owner's model and every sibling, seconds; verification: maps of 50 images, below a second",
     )  # fmt: skip
     needs: ClassVar[Access] = Access.WEIGHTS
     forgeable: ClassVar[bool] = True
 
-    count: int = 100
+    count: int = 50
     rules: Sequence[str] = ("epsilon",)
     confidence: float = 0.9
     pool: int = 1
-    references: int = 8
-    alpha: float = 0.05
     significance: float = 5e-3
 
     def __post_init__(self) -> None:
@@ -122,16 +117,8 @@ class InFIP(OwnershipMethod):
         object.__setattr__(self, "rules", tuple(self.rules))
         self._require(
             count=(self.count >= MIN_PROBES, f">= {MIN_PROBES}"), confidence=(0 <= self.confidence <= 1, "in [0, 1]"), pool=(self.pool >= 1, ">= 1"),
-            references=(self.references >= 1, ">= 1"), alpha=(0 < self.alpha < 1, "in (0, 1)"),
             significance=(0 < self.significance < 1, "in (0, 1)"),
         )  # fmt: skip
-
-    def siblings(self, nulls: int) -> int:
-        """Return how many of ``nulls`` null models serve the centre: those that the calibration can spare, at most half."""
-        if self.variant == "paper":
-            return 0
-        spare = nulls - MIN_CALIBRATION + 1
-        return min(self.references, nulls // 2, spare if spare > 0 else max(1, nulls // 4))
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
         """Return what somebody does who knows the method: pushes the maps away, changes the weights under the same function, or marks the copy."""
@@ -141,45 +128,31 @@ class InFIP(OwnershipMethod):
             Attack("permute", {}, "none"), *marks,
         )  # fmt: skip
 
-    def _protect(
-        self,
-        model: nn.Module,
-        data: ImageSet,
-        *,
-        secret: bytes | None,
-        nulls: Sequence[nn.Module],
-        thieves: Sequence[nn.Module],
-        rng: torch.Generator,
-    ) -> tuple[nn.Module, Key]:
-        del secret  # the choice of probes is the secret
-        split = self.siblings(len(nulls))
-        index, classes, maps, references = chosen(
-            model, data, nulls[:split], self._heat, count=self.count, pool=self.pool, confidence=self.confidence, rng=rng
-        )
-        null = torch.stack(references).mean(0) if references else torch.zeros_like(maps)
-        pixels = data.pixels[index]
-        pictures = to_uint8(maps[0].abs() / maps[0].abs().amax((1, 2), keepdim=True).clamp_min(1e-30))
-        tensors = {"probes": pixels, "labels": classes, "index": index, "maps": maps, "null": null, "pictures": pictures}
-        settings = {**self.settings(), "rules": list(self._rules)}
-        facts: dict[str, Any] = {
-            "settings": settings,
-            "classes": list(data.classes),
-            "rules": list(self._rules),
-            "references": len(references),
-        }
-        key = Key(self.card.name, self.variant, state_digest(model), facts, tensors)
-        null_scores, thief_scores, control = (self._scores(group, key) for group in (nulls[split:], thieves, [headless(model, rng=rng)]))
-        calibration = self._bounded(Calibration.split(null_scores.mean(1).tolist(), thief_scores.mean(1).tolist(), self.alpha))
-        facts |= {
-            "calibrated": len(null_scores) > 0, "scores": {"maps": vars(calibration)}, "unreadable": len(nulls) - split - len(null_scores),
-            "by rule": {
-                rule: {"nulls": null_scores[:, r].tolist(), "thieves": thief_scores[:, r].tolist()} for r, rule in enumerate(self._rules)
-            },
-            "random last layer": control.mean(1).tolist(),
-            "digests": [hashlib.sha256(one.numpy().tobytes()).hexdigest() for one in pixels],
-            "candidates": {"name": data.name, "digest": data.digest, "size": len(data)},
-        }  # fmt: skip
-        return model, Key(self.card.name, self.variant, state_digest(model), facts, tensors)
+    def _enrol(self, candidates: Candidates, data: ImageSet, *, rng: torch.Generator) -> Kit:
+        index, classes, maps = chosen(candidates, data, self._heat, count=self.count, pool=self.pool, confidence=self.confidence, rng=rng)
+        pixels, own = data.pixels[index], maps[candidates.own][0].float().abs()
+        pictures = to_uint8(own / own.amax((1, 2), keepdim=True).clamp_min(1e-30))
+
+        def make(model: nn.Module, _: int) -> dict[str, Tensor]:
+            return {"maps": self._heat(model, pixels, classes).half()}
+
+        control = make(headless(candidates.models[candidates.own], rng=rng), 0)["maps"]
+        alike = alike_among(control, maps, paper=self.variant == "paper").mean((1, 2))
+        rank = int((alike >= alike[candidates.own]).sum()) / len(alike)
+        facts = {"random last layer": rank, "rules": list(self._rules), "settings": {**self.settings(), "rules": list(self._rules)},
+                 "digests": [hashlib.sha256(one.numpy().tobytes()).hexdigest() for one in pixels]}  # fmt: skip
+        return Kit({"probes": pixels, "labels": classes, "pictures": pictures}, {"maps": maps}, make, facts)
+
+    def _figures(self, key: Key, nulls: Sequence[nn.Module], thieves: Sequence[nn.Module]) -> dict[str, Any]:
+        """Return what null models and thieves score by rule, the second condition, and what a random last layer leaves of the maps."""
+        null, theft = self._scores(nulls, key), self._scores(thieves, key)
+        limit = None
+        if self.variant == "paper" and len(null) and len(theft):
+            limit = float(null.mean() + theft.mean()) / 2
+        elif self.variant == "hardened" and len(null) >= FEWEST:
+            limit = lower_limit(null.mean(1).tolist(), self.significance)
+        by_rule = {rule: {"nulls": null[:, r].tolist(), "thieves": theft[:, r].tolist()} for r, rule in enumerate(self._rules)}
+        return {"by rule": by_rule, "ceiling": limit}
 
     @property
     def _rules(self) -> tuple[str, ...]:
@@ -196,7 +169,7 @@ class InFIP(OwnershipMethod):
         for model in models:
             with contextlib.suppress(InputError):
                 observed = self._observe(Suspect.of_model(model), key)
-                found.append(1 - self.similarity(observed, key).mean(1, keepdim=True).T)
+                found.append(1 - self.similarity(observed, key).mean(1, keepdim=True).T.float())
         return torch.cat(found)
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
@@ -207,30 +180,37 @@ class InFIP(OwnershipMethod):
 
     def similarity(self, observed: Observation, key: Key) -> Tensor:
         """Return how alike the suspect's and the owner's maps are, (R, N): a number a rule and probe, 1 for equal maps."""
-        own, other = key.tensor("maps"), observed.tensors["maps"]
-        if own.shape != other.shape or not bool(torch.isfinite(other).all()):
-            message = f"maps of shape {tuple(own.shape)} are compared, the suspect's have {tuple(other.shape)}, or are not finite"
+        return self._alike(observed, key)[int(key.fact(float, "draws", "own"))]
+
+    def _alike(self, observed: Observation, key: Key) -> Tensor:
+        """Return how alike the suspect's maps and every candidate's are, float64 (m + 1, R, N)."""
+        every, other = key.tensor("maps"), observed.tensors["maps"]
+        if every.shape[1:] != other.shape or not bool(torch.isfinite(other).all()):
+            message = f"maps of shape {tuple(every.shape[1:])} are compared, the suspect's have {tuple(other.shape)}, or are not finite"
             raise InputError(message)
-        return structural(own, other) if key.variant == "paper" else centred(own, other, key.tensor("null"))
+        return alike_among(other, every, paper=key.variant == "paper")
 
-    def _bounded(self, calibration: Calibration) -> Calibration:
-        """Add the ceiling of the hardened variant."""
-        if self.variant == "paper" or len(calibration.nulls) < FEWEST:
-            return calibration
-        return replace(calibration, ceiling=lower_limit(calibration.nulls, self.significance))
+    def _distances(self, observed: Observation, key: Key) -> tuple[Tensor, Finding]:
+        alike = self._alike(observed, key)
+        own, limit = int(key.fact(float, "draws", "own")), None
+        if key.facts.get("ceiling") is not None:
+            limit = float(key.fact(float, "ceiling"))
+        rules = ", ".join(f"{rule} {float(1 - values.mean()):.4f}" for rule, values in zip(self._rules, alike[own], strict=True))
+        notes = (f"By rule: {rules}.",) if alike.shape[1] > 1 else ()
+        if len(alike) > 1 and key.fact(float, "random last layer") <= ALPHA + 1e-12:
+            notes = (*notes, FAITHLESS)
+        measure = "SSIM" if key.variant == "paper" else "centred cosine"
+        distances = torch.round(1 - alike.mean((1, 2)), decimals=12)
+        nulls = self._nulls(key)
+        chance = lower_tail(float(distances[own]), nulls) if len(nulls) >= FEWEST else None
+        name = f"1 - mean {measure} of relevance maps ({alike.shape[2]} probes)"
+        return distances, Finding(0.0, name, ceiling=limit, notes=notes, parametric_p=chance)
 
-    def _judge(self, observed: Observation, key: Key) -> Verdict:
-        method, alike = self.enrolled(key), self.similarity(observed, key)
-        calibration = Calibration.of(key.fact(dict, "scores", "maps"))
-        rules = ", ".join(f"{rule} {float(1 - values.mean()):.4f}" for rule, values in zip(method._rules, alike, strict=True))  # noqa: SLF001
-        notes = [f"By rule: {rules}."] if len(alike) > 1 else []
-        limit = calibration.threshold(key.variant)
-        if limit is not None and any(score <= limit for score in finite_numbers(key.fact(list, "random last layer"), "random last layer")):
-            notes.append(FAITHLESS)
-        enough = len(calibration.nulls) >= FEWEST
-        chance = lower_tail(float(1 - alike.mean()), calibration.nulls) if enough else None
-        measure = "SSIM" if key.variant == "paper" else "null-centred cosine"
-        return calibration.verdict(
-            float(1 - alike.mean()), observed, method=self.card.name, variant=key.variant,
-            name=f"1 - mean {measure} of relevance maps ({alike.shape[1]} probes)", notes=notes, parametric_p=chance,
-        )  # fmt: skip
+    def _nulls(self, key: Key) -> list[float]:
+        """Return what each null model scored, the mean over the rules; raises `FormatError` for what are no scores."""
+        rows = [key.fact(list, "by rule", rule, "nulls") for rule in key.fact(dict, "by rule")]
+        try:
+            return [float(value) for value in torch.tensor(rows, dtype=torch.float64).mean(0)] if rows else []
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            message = f"'by rule' of this {key.method} key are no scores: {REMEDY}"
+            raise FormatError(message) from error

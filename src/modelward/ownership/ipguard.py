@@ -53,8 +53,8 @@ class IPGuard(MatchingMethod):
 
     ``variant="paper"`` takes the first ``count`` points as they come, rounded to 8 bits afterwards. ``variant="hardened"`` (default) repairs
     three things. The loss is that of the 8-bit image, so that a point is where it should be in the file that is sent, and points that did not
-    get there are dropped. ``pool`` times as many points are made, and those are kept that the ``references`` answer otherwise: points near the
-    source's boundary are near everybody's where all models agree. And the threshold comes from the ranks of null models that made nothing.
+    get there are dropped. ``pool`` times as many points are made, and those are kept that the tuning siblings answer otherwise: points near the
+    source's boundary are near everybody's where all models agree. And the verdict is the rank of the source among siblings whose points are made alike.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class IPGuard(MatchingMethod):
     >>> method = IPGuard(count=20, steps=60, lr=0.02)
     >>> _, key = method.protect(source, images, rng=generator(0))
     >>> verdict = method.verify(source, key)
-    >>> verdict.statistic, verdict.decision.value, len(method.probes(key))
+    >>> verdict.statistic, verdict.decision.value, len(method.probes(key))  # without siblings: one candidate, and nothing is decided
     (0.0, 'undecided', 20)
     """
 
@@ -89,15 +89,18 @@ class IPGuard(MatchingMethod):
         "AsiaCCS 2021, arXiv 1910.12903",
         taxonomy=MATCHING,
         claims=withstands("ftal", "prune", "quantise"),
-        limits=("a model trained on the source's answers has boundaries of its own: extraction is hardly recognised",),
-        cost="enrolment: up to 1,000 passes of 400 points, about a minute; verification: 100 labels; calibration trains the null models",
+        limits=(
+            "a model trained on the source's answers has boundaries of its own: extraction is hardly recognised",
+            "of a model that was fine-tuned from a public network the boundaries are the network's: copies of it are hardly recognised",
+        ),
+        cost="enrolment: up to 200 passes of 200 points a candidate; verification: 50 labels a candidate; calibration trains the siblings",
     )
 
     k: float = 10.0
     start: str = "data"
     target: str = "least"
-    steps: int = 1000
-    lr: float = 0.01
+    steps: int = 200
+    lr: float = 0.02
     pool: int = 4
 
     def __post_init__(self) -> None:
@@ -108,10 +111,6 @@ class IPGuard(MatchingMethod):
         self._require(
             k=(self.k >= 0, ">= 0"), steps=(self.steps >= 0, ">= 0"), lr=(self.lr > 0, "> 0"), pool=(self.pool >= 1, ">= 1")
         )  # fmt: skip
-
-    def siblings(self, nulls: int) -> int:
-        """Return how many of ``nulls`` null models serve the choice of points."""
-        return super().siblings(nulls) if self.variant == "hardened" else 0
 
     def _craft(self, model: nn.Module, data: ImageSet, references: Sequence[nn.Module], *, rng: torch.Generator) -> Crafted:
         hardened = self.variant == "hardened"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SHARED = 0.9
+RIDGE = 0.1
 
 
 def disputed(labels: Tensor) -> Tensor:
@@ -30,79 +30,72 @@ def shares_of(labels: Tensor, classes: int = 1) -> Tensor:
     return F.one_hot(labels, classes).double().mean(0)
 
 
-def deviation(suspect: Tensor, candidates: Tensor) -> Tensor:
-    r"""Return :math:`1 - \cos(d, d_j)` for every candidate j, with deviations d from the mean of all candidates.
+def shared_part(suspect: Tensor, candidates: Tensor, *, ridge: float = RIDGE) -> Tensor:
+    r"""Return how much of the suspect's deviation each candidate accounts for, beside all others: about 1 for its source, 0 for a stranger.
+
+    With deviations :math:`d, D_c` from the mean of all candidates it is the ridge solution of :math:`d \approx \sum_c a_c D_c`. A cosine would give each
+    candidate credit for what it shares with the others; the solution takes that away.
 
     Parameters
     ----------
     suspect, candidates
-        outputs (n, K) and (m + 1, n, K), in one view.
+        features (n, K) and (m + 1, n, K).
+    ridge
+        in units of the mean squared length of a candidate's deviation.
 
     Returns
     -------
-    distances
-        float64 (m + 1,) in [0, 2]; 1 for all where the suspect does not deviate.
+    coefficients
+        float64 (m + 1,); all 0 where the candidates or the suspect do not deviate.
 
     Examples
     --------
-    >>> candidates = torch.tensor([[[1.0, 0.0]], [[-1.0, 0.0]]])
-    >>> deviation(torch.tensor([[0.5, 0.0]]), candidates).tolist()
-    [0.0, 2.0]
+    >>> candidates = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[-1.0, -1.0]]])
+    >>> int(shared_part(torch.tensor([[0.1, 0.9]]), candidates).argmax())
+    1
     """
     mean = candidates.double().mean(0)
     mine, theirs = (suspect.double() - mean).flatten(), (candidates.double() - mean).flatten(1)
-    norms = theirs.norm(dim=1) * mine.norm()
-    cosine = torch.where(norms > 0, (theirs * mine).sum(1) / norms.clamp_min(1e-300), 0.0)
-    return _rounded(1 - cosine)
+    return _solved(theirs @ theirs.T, theirs @ mine, ridge, scale=float(candidates.double().square().sum()) / len(candidates))
 
 
-def agreement(suspect: Tensor, candidates: Tensor) -> Tensor:
-    r"""Return one minus the share of rare answers in common: :math:`\sum_i [y_i = y_{ij}] w_i / \sum_i w_i`, w = -log of a label's share among candidates.
+def shared_structure(suspect: Tensor, candidates: Sequence[Tensor], *, ridge: float = RIDGE) -> Tensor:
+    r"""Return the same of similarity matrices :math:`U U^T` between probes, which are blind to the names, the order and the number of classes.
 
-    Parameters
-    ----------
-    suspect, candidates
-        labels (n,) and (m + 1, n), int64.
-
-    Returns
-    -------
-    distances
-        float64 (m + 1,) in [0, 1]; 1 for all where the suspect answers as no candidate does.
-
-    Examples
-    --------
-    >>> agreement(torch.tensor([0, 1]), torch.tensor([[0, 1], [0, 0]])).tolist()
-    [0.0, 1.0]
-    """
-    shares = shares_of(candidates, int(suspect.max()) + 1)
-    share = shares.gather(1, suspect[:, None]).squeeze(1)
-    weight = torch.where(share > 0, -share.clamp_min(1e-12).log(), 0.0)
-    total = float(weight.sum())
-    if total <= 0:
-        return torch.ones(len(candidates), dtype=torch.float64)
-    return _rounded(1 - ((candidates == suspect).double() * weight).sum(1) / total)
-
-
-def structure(suspect: Tensor, candidates: Sequence[Tensor]) -> Tensor:
-    r"""Return one minus the cosine of similarity matrices, each less the mean of all candidates': blind to names and order of classes.
-
-    With the matrices :math:`S_j = U_j U_j^T` of normalised outputs and their mean R it is :math:`1 - \cos(S - R, S_j - R)`.
+    U has the features of each probe, less their mean over the probes, scaled to length 1.
 
     Parameters
     ----------
     suspect, candidates
-        outputs (n, L) and m + 1 of (n, K), in one view.
+        features (n, L) and m + 1 of (n, K).
+    ridge
+        as in `shared_part`.
     """
-    units = [outputs.double() / outputs.double().norm(dim=1, keepdim=True).clamp_min(1e-12) for outputs in (suspect, *candidates)]
-    gram = torch.stack([torch.stack([(a.T @ b).square().sum() for b in units]) for a in units])
-    mine, among = gram[0, 1:], gram[1:, 1:]
-    to_mean, mean = among.mean(1), among.mean()
-    cross = mine - mine.mean() - to_mean + mean
-    own = (gram[0, 0] - 2 * mine.mean() + mean).clamp_min(0) * (among.diagonal() - 2 * to_mean + mean).clamp_min(0)
-    cosine = torch.where(own > 0, cross / own.clamp_min(1e-300).sqrt(), 0.0)
-    return _rounded(1 - cosine)
+    units = [_directions(features.double()) for features in (suspect, *candidates)]
+    gram = torch.stack([torch.stack([(a.T @ b).square().sum() for b in units[1:]]) for a in units])
+    cross, among = gram[0], gram[1:]
+    middle, mean = among.mean(1), among.mean()
+    centred = among - middle[:, None] - middle[None, :] + mean
+    return _solved(centred, cross - cross.mean() - middle + mean, ridge, scale=float(among.diagonal().mean()))
 
 
-def _rounded(distances: Tensor) -> Tensor:
-    """Return distances rounded to twelve digits, so that equal ones are ties whatever the order of their sums."""
-    return torch.round(distances, decimals=12)
+def _directions(features: Tensor) -> Tensor:
+    """Return rows less their mean, scaled to length 1; rows that do not deviate stay 0."""
+    away = features - features.mean(0, keepdim=True)
+    scaled: Tensor = away / away.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return scaled
+
+
+def _solved(gram: Tensor, cross: Tensor, ridge: float, *, scale: float) -> Tensor:
+    """Return the ridge solution, rounded to nine digits of its largest entry, so that what is equal but for rounding is a tie.
+
+    It is 0 where the candidates deviate by no more than rounding, beside ``scale``, the mean squared length of what they have before the mean is off.
+    """
+    size = float(gram.diagonal().sum()) / len(gram)
+    none = torch.zeros(len(gram), dtype=torch.float64)
+    if size <= 1e-12 * scale or not bool(torch.isfinite(cross).all()):
+        return none
+    found: Tensor = torch.linalg.solve(gram + ridge * size * torch.eye(len(gram), dtype=torch.float64), cross)
+    largest = float(found.abs().max())
+    rounded: Tensor = torch.round(found / largest, decimals=9) * largest if largest > 1e-12 else none
+    return rounded

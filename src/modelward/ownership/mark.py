@@ -51,6 +51,7 @@ class MarkMethod(OwnershipMethod):
 
     marks: ClassVar[bool] = True
     forgeable: ClassVar[bool] = True
+    drawn_over: ClassVar[str] = "secrets"
 
     user: str = ""
 
@@ -117,7 +118,7 @@ class MarkMethod(OwnershipMethod):
 
     def _judge(self, observed: Observation, key: Key) -> Finding:
         found = self._found(observed, key)
-        return replace(found, doubts=(*found.doubts, SMOKE)) if key.facts["draws"].get("smoke") else found
+        return replace(found, doubts=(*found.doubts, SMOKE)) if key.fact(dict, "draws").get("smoke") else found
 
     def _found(self, observed: Observation, key: Key) -> Finding:
         """Return the finding of the method that the key was made with; the paper's own rule may take a claim away."""

@@ -12,16 +12,18 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from modelward.core import progress
 from modelward.core.card import Capacity, Function, Mechanism, Protection, Scenario, Taxonomy
+from modelward.core.deciding import Finding
 from modelward.core.errors import InputError
-from modelward.core.families import OwnershipMethod
-from modelward.core.guard import predict, state_digest
+from modelward.core.guard import frozen, predict
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Attack, Observation
+from modelward.core.rng import generator, spawn
 from modelward.core.suspect import Access, Suspect
-from modelward.core.verdict import Verdict
-from modelward.ownership.calibration import Calibration
+from modelward.ownership.candidates import Candidates
+from modelward.ownership.fingerprint import Fingerprint, Kit
 from modelward.ownership.probes import MIN_PROBES
 
 MATCHING = Taxonomy(
@@ -105,34 +107,29 @@ def robustness_uniqueness(copies: ArrayLike, independents: ArrayLike) -> tuple[l
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchingMethod(OwnershipMethod):
-    r"""Ask a suspect for the labels of crafted images; the statistic is :math:`1 - MR`, MR the share that has the source's label.
+class MatchingMethod(Fingerprint):
+    r"""Ask a suspect for the labels of crafted images; the statistic is :math:`1 - MR`, MR the share that has the candidate's label.
 
-    ``variant="paper"`` puts the threshold midway between the mean statistics of validation thieves and of null models;
-    ``variant="hardened"`` takes it from the ranks of the null models.
+    Images are crafted for the source and for every sibling, by one procedure from the same start images, and the suspect is asked all of them: the
+    p-value is the rank of the source's rate among the siblings'.
+
+    ``variant="hardened"`` divides by what the tuning siblings leave, :math:`(1 - MR) / (1 - \overline{MR}_{tuning})`: points that every model of the
+    family answers alike tell nothing. ``variant="paper"`` puts its threshold midway between the mean statistics of validation thieves and of null
+    models; it stands beside the rank, and may only take claims away.
 
     Parameters
     ----------
     count
-        number of probes, at most.
-    references
-        that many of the null models, the first ones, serve the crafting (at most a quarter of them all); they calibrate nothing.
-    alpha
-        a suspect is stolen when its rank p-value is at most this.
+        number of probes a candidate.
     """
 
     needs: ClassVar[Access] = Access.LABEL
 
-    count: int = 100
-    references: int = 6
-    alpha: float = 0.05
+    count: int = 50
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(
-            count=(self.count >= MIN_PROBES, f">= {MIN_PROBES}"), references=(self.references >= 0, ">= 0"),
-            alpha=(0 < self.alpha < 1, "in (0, 1)"),
-        )  # fmt: skip
+        self._require(count=(self.count >= MIN_PROBES, f">= {MIN_PROBES}"))
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
         """Return adversarial training, which moves the boundaries that the probes lie at, and the refusal of images that are out of the way."""
@@ -143,49 +140,71 @@ class MatchingMethod(OwnershipMethod):
             Attack("wrap-jpeg", {}, "none"),
         )
 
-    def siblings(self, nulls: int) -> int:
-        """Return how many of ``nulls`` null models serve the crafting."""
-        return min(self.references, nulls // 4)
-
     @abstractmethod
     def _craft(self, model: nn.Module, data: ImageSet, references: Sequence[nn.Module], *, rng: torch.Generator) -> Crafted:
-        """Return the probes, 8-bit; ``model`` is frozen."""
+        """Return the probes of one candidate, 8-bit, the best first; ``model`` is frozen."""
 
-    def _protect(
-        self,
-        model: nn.Module,
-        data: ImageSet,
-        *,
-        secret: bytes | None,
-        nulls: Sequence[nn.Module],
-        thieves: Sequence[nn.Module],
-        rng: torch.Generator,
-    ) -> tuple[nn.Module, Key]:
-        del secret
-        split = self.siblings(len(nulls))
-        references, nulls = nulls[:split], nulls[split:]
-        made = self._craft(model, data, references, rng=rng)
-        if len(made.pixels) < MIN_PROBES:
-            message = (
-                f"{self.card.name}: only {len(made.pixels)} crafted images hold as 8-bit files, {MIN_PROBES} are needed; pass more images"
-            )
-            raise InputError(message)
-        labels = predict(model, made.pixels).argmax(1)
-        null, theft = ([1 - matching_rate(predict(net, made.pixels).argmax(1), labels) for net in group] for group in (nulls, thieves))
-        facts: dict[str, Any] = {
-            "settings": self.settings(), "calibrated": bool(nulls), "scores": {"label": vars(Calibration.split(null, theft, self.alpha))},
-            "classes": list(data.classes), "candidates": {"name": data.name, "digest": data.digest, "size": len(data)},
-            "crafting": {"references": split, **made.facts},
-        }  # fmt: skip
-        tensors = {"probes": made.pixels, "labels": labels, "index": made.index}
-        return model, Key(self.card.name, self.variant, state_digest(model), facts, tensors)
+    def _enrol(self, candidates: Candidates, data: ImageSet, *, rng: torch.Generator) -> Kit:
+        seed, tuning = spawn(rng), candidates.family.tuning
+
+        def crafted(model: nn.Module, references: Sequence[nn.Module]) -> Crafted:
+            with frozen(model):
+                made = self._craft(model, data, references, rng=generator(seed))  # the same draws for every candidate
+            if len(made.pixels) < MIN_PROBES:
+                message = f"{self.card.name}: only {len(made.pixels)} crafted images hold as 8-bit files, {MIN_PROBES} are needed; pass more images"
+                raise InputError(message)
+            return made
+
+        every = list[Crafted]()
+        for model in candidates.models:
+            progress.advance(self.card.name, len(every), len(candidates.models), "crafting")
+            every.append(crafted(model, tuning))
+        size = min(len(made.pixels) for made in every)
+
+        def part(model: nn.Module, made: Crafted, references: Sequence[nn.Module]) -> dict[str, Tensor]:
+            pixels = made.pixels[torch.arange(size) % len(made.pixels)]
+            labels = predict(model, pixels).argmax(1)
+            usual = [matching_rate(predict(net, pixels).argmax(1), labels) for net in references] or [0.0]
+            return {"probes": pixels, "labels": labels, "usual": torch.tensor(sum(usual) / len(usual), dtype=torch.float64)}
+
+        def make(model: nn.Module, number: int) -> dict[str, Tensor]:
+            others = [*tuning[:number], *tuning[number + 1 :]]
+            return part(model, crafted(model, others), others)
+
+        parts = [part(model, made, tuning) for model, made in zip(candidates.models, every, strict=True)]
+        each = {name: torch.stack([one[name] for one in parts]) for name in parts[0]}
+        facts = {"crafting": {"references": len(tuning), **every[candidates.own].facts}}
+        return Kit({}, each, make, facts)
+
+    def probes(self, key: Key) -> Tensor:
+        """Return the query images of all candidates, uint8 ((m + 1) n, C, H, W), one candidate after the other."""
+        return key.tensor("probes").flatten(0, 1)
 
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
-        return Observation(suspect.access, {"answers": suspect.labels(key.tensor("probes").to(torch.float32).div(255))})
+        return Observation(suspect.access, {"answers": suspect.labels(self.probes(key).to(torch.float32).div(255))})
 
-    def _judge(self, observed: Observation, key: Key) -> Verdict:
-        method = self.enrolled(key)
-        statistic = 1 - matching_rate(observed.tensors["answers"], key.tensor("labels"))
-        name = f"probes labelled otherwise (of {len(key.tensors['labels'])})"
-        calibration = Calibration.of(key.fact(dict, "scores", "label"))
-        return calibration.verdict(statistic, observed, method=self.card.name, variant=method.variant, name=name)
+    def _rates(self, answers: Tensor, key: Key) -> Tensor:
+        """Return one minus the matching rate of every candidate, float64 (m + 1,)."""
+        labels = key.tensor("labels")
+        if answers.shape != (labels.numel(),):
+            message = f"{labels.numel()} probes need as many labels, got {tuple(answers.shape)}"
+            raise InputError(message)
+        return 1 - (answers.view(labels.shape) == labels).double().mean(1)
+
+    def _beyond(self, rates: Tensor, key: Key) -> Tensor:
+        """Return the rates of the hardened variant, 1 for a suspect that matches as tuning siblings do."""
+        spare = 1 - key.tensor("usual")
+        return torch.where(spare > 0, rates / spare.clamp_min(1e-12), 1.0) if self.variant == "hardened" else rates
+
+    def _figures(self, key: Key, nulls: Sequence[nn.Module], thieves: Sequence[nn.Module]) -> dict[str, Any]:
+        """Return the paper's threshold, midway between the means of validation thieves and null models."""
+        if self.variant != "paper" or not nulls or not thieves:
+            return {}
+        own = int(key.facts["draws"]["own"])
+        rates = [[float(self._rates(predict(net, self.probes(key)).argmax(1), key)[own]) for net in group] for group in (nulls, thieves)]
+        return {"paper_threshold": sum(sum(group) / len(group) for group in rates) / 2}
+
+    def _distances(self, observed: Observation, key: Key) -> tuple[Tensor, Finding]:
+        found, count = self._rates(observed.tensors["answers"], key), key.tensor("labels").shape[1]
+        limit = key.fact(float, "paper_threshold") if "paper_threshold" in key.facts else None
+        return self._beyond(found, key), Finding(0.0, f"probes labelled otherwise (of {count} a candidate)", ceiling=limit)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from modelward.core.card import Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.claims import withstands
@@ -21,7 +22,7 @@ from modelward.core.suspect import Access, Suspect
 from modelward.ownership.candidates import Candidates
 from modelward.ownership.correlation import KERNELS, VIEWS, correlation, distance, view_of
 from modelward.ownership.fingerprint import Fingerprint, Kit
-from modelward.ownership.likeness import agreement, deviation, structure
+from modelward.ownership.likeness import shared_part, shared_structure
 from modelward.ownership.probes import KINDS, copies, mixture, select
 
 FINGERPRINT = Taxonomy(
@@ -33,17 +34,18 @@ FINGERPRINT = Taxonomy(
 )
 CLAIMS = withstands("ftal", "prune", "quantise", "extract-l", "extract-p")
 NAMES = {"label": "labels", "logp": "probabilities"}
-POOL = {"paper": 20, "hardened": 4}  # images looked at per probe kept
+POOL = {"paper": 20, "hardened": 7}  # images looked at per probe kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class SAC(Fingerprint):
-    r"""Compare how a suspect and the source answer probes: alike beyond what all models of the task share?
+    r"""Compare how a suspect and the source answer probes, beyond what all models of the task share.
 
     ``variant="paper"`` takes the correlation matrices of raw logits, :math:`d(s, v) = \lVert C_s - C_v \rVert_1 / n^2`; its own threshold, midway between
     thieves and null models, stands beside and may only take claims away. ``variant="hardened"`` asks images on which the source and its siblings
-    disagree, matches the temperature of every model, since copies are more or less confident than models of their own, takes the mean of all
-    candidates off, and scores the cosine of what is left: 0 for the source itself, about 1 for a model that only learnt the same task.
+    disagree, matches the temperature of every model, since copies are more or less confident than models of their own, and writes what the suspect's
+    correlations have beyond the mean of all candidates as a sum of what the candidates have: near 0 for the source itself, about 1 for a model that only
+    learnt the same task. ``docs/decisions/0018-rank-among-siblings.md`` says why, with the rows.
 
     In both the p-value is the rank of the source among its siblings (`modelward.siblings`), which are treated as the source is.
 
@@ -76,6 +78,7 @@ class SAC(Fingerprint):
     )
     own_probes: ClassVar[dict[str, str]] = {"paper": "wrong", "hardened": "disputed"}
     own_severities: ClassVar[dict[str, tuple[int, ...]]] = {"paper": (0,), "hardened": (0,)}
+    structural: ClassVar[bool] = True  # the hardened variant compares correlations, too
     own_count: ClassVar[dict[str, int]] = {"paper": 100, "hardened": 500}
 
     probes_from: str | None = None
@@ -130,20 +133,19 @@ class SAC(Fingerprint):
 
     def _enrol(self, candidates: Candidates, data: ImageSet, *, rng: torch.Generator) -> Kit:
         most = POOL[self.variant] * self.wanted
-        where = torch.randperm(len(data), generator=rng)[:most]
-        part = data.take(where)
+        part = data.take(torch.randperm(len(data), generator=rng)[:most])
         pool = mixture(part, rng=rng) if self.kind == "mixed" else copies(part, self.corruption, self.levels, rng=rng)
-        kept = torch.randperm(len(pool), generator=rng)[:most]
-        pool, where = pool.take(kept), where.repeat(len(pool) // len(part))[kept]
+        pool = pool.take(torch.randperm(len(pool), generator=rng)[:most])
         seen = candidates.answers(pool.pixels)
         chosen = select(pool, self.kind, self.wanted, answers=seen, rng=rng)
         same = self.kind not in {"cutmix", "noise"}  # the probes are images of the pool as they are
         answers = [logits[chosen.index] for logits in seen] if same else candidates.answers(chosen.pixels)
         shared = {"probes": chosen.pixels, "labels": chosen.labels}
-        return Kit(shared, {"answers": torch.stack(answers)}, where[chosen.index], {"pool": {"name": pool.name, "size": len(pool)}})
 
-    def _one(self, model: nn.Module, key: Key) -> dict[str, Tensor]:
-        return {"answers": predict(model, key.tensor("probes"))}
+        def make(model: nn.Module, _: int) -> dict[str, Tensor]:
+            return {"answers": predict(model, chosen.pixels)}
+
+        return Kit(shared, {"answers": torch.stack(answers)}, make, {"pool": {"name": pool.name, "size": len(pool)}})
 
     def _figures(self, key: Key, nulls: Sequence[nn.Module], thieves: Sequence[nn.Module]) -> dict[str, Any]:
         """Return the paper's threshold in every view: midway between the means of validation thieves and null models."""
@@ -182,15 +184,24 @@ class SAC(Fingerprint):
         notes = () if view == self.statistic_view else (f"Only {NAMES[view]} were answered; the {view} view of the same probes was used.",)
         if self.variant == "paper":
             found = self._paper(answers, key, view, are_logits=observed.access is Access.WEIGHTS)
-            limits = key.facts.get("paper_threshold", {})
-            limit = float(limits[view]) if view in limits else None
+            limits = key.fact(dict, "paper_threshold") if "paper_threshold" in key.facts else {}
+            limit = float(key.fact(float, "paper_threshold", view)) if view in limits else None
             return found, Finding(0.0, f"correlation distance ({view})", ceiling=limit, notes=notes)
-        if view == "label":
-            labels = answers if answers.ndim == 1 else answers.argmax(1)
-            return agreement(labels, candidates.argmax(2)), Finding(0.0, "rare labels not shared", notes=notes)
-        mine = view_of(answers, view, are_logits=observed.access is Access.WEIGHTS)
-        theirs = torch.stack([view_of(logits, view, are_logits=True) for logits in candidates])
-        if mine.shape != theirs.shape[1:]:
-            note = f"The suspect answers with {mine.shape[1]} classes, the key's model with {theirs.shape[2]}: correlations of the answers were compared."
-            return structure(mine, list(theirs)), Finding(0.0, f"structure not shared ({view})", notes=(*notes, note))
-        return deviation(mine, theirs), Finding(0.0, f"deviation not shared ({view})", notes=notes)
+        logits = observed.access is Access.WEIGHTS
+        theirs = [_features(one, view, are_logits=True) for one in candidates]
+        mine = _features(answers, view, are_logits=logits, classes=candidates.shape[2])
+        if self.structural:
+            return 1 - shared_structure(mine, theirs), Finding(0.0, f"correlation of the answers not shared ({view})", notes=notes)
+        if mine.shape != theirs[0].shape:
+            note = f"The suspect answers with {mine.shape[1]} classes, the key's model with {theirs[0].shape[1]}: correlations of the answers were compared."
+            return 1 - shared_structure(mine, theirs), Finding(0.0, f"correlation of the answers not shared ({view})", notes=(*notes, note))
+        return 1 - shared_part(mine, torch.stack(theirs)), Finding(0.0, f"deviation of the answers not shared ({view})", notes=notes)
+
+
+def _features(answers: Tensor, view: str, *, are_logits: bool, classes: int = 2) -> Tensor:
+    """Return what is compared of answers: labels as one-hot rows, all else as `view_of` has it."""
+    if view != "label":
+        return view_of(answers, view, are_logits=are_logits)
+    labels = answers if answers.ndim == 1 else answers.argmax(1)
+    classes = max(classes, int(labels.max()) + 1) if answers.ndim == 1 else answers.shape[1]
+    return F.one_hot(labels.long(), classes).double()

@@ -15,8 +15,8 @@ class SACJC(SAC):
 
     ``variant="paper"``: ordinary images compressed at severity 1 (quality 25), raw logits, threshold midway between the means of
     validation thieves and null models. ``variant="hardened"`` (default): of the compressed images together with the same images as they are,
-    with noise, blurred, patched and halved, those that the candidates dispute; answers matched in temperature; the deviation from the mean of all
-    candidates. ``docs/decisions/0018-rank-among-siblings.md`` says why, with the rows.
+    with noise, blurred, patched and halved, those that the candidates dispute; answers matched in temperature; which candidate accounts for the
+    suspect's deviation from the mean of all. ``docs/decisions/0018-rank-among-siblings.md`` says why, with the rows.
 
     Examples
     --------
@@ -36,4 +36,5 @@ class SACJC(SAC):
 
     own_probes: ClassVar[dict[str, str]] = {"paper": "normal", "hardened": "mixed"}
     own_severities: ClassVar[dict[str, tuple[int, ...]]] = {"paper": (1,), "hardened": (1, 4)}
+    structural: ClassVar[bool] = False
     own_count: ClassVar[dict[str, int]] = {"paper": 800, "hardened": 1000}

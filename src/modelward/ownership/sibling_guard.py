@@ -19,8 +19,12 @@ LEVEL = 0.01
 BINS = 10
 MOST = 2000  # images a figure, at most
 SAME = 1e-6
+BARELY = 0.01  # of their spread: logits of models that were trained each by itself differ by more
 NEEDED = 256
-UNCALIBRATED = "Uncalibrated: the siblings were not trained as your model was ({what}: {mine:.4g} against {mean:.4g} +- {sd:.2g} of the siblings)."
+UNCALIBRATED = (
+    "Uncalibrated: the siblings were not trained as your model was ({what}: {mine:.4g} against {mean:.4g} +- {sd:.2g} of the siblings)."
+)
+ALL_ALIKE = "Near copies: the logits of two candidates differ by {apart:.2g} of their spread; draws are trained each by itself."
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,11 @@ class Figures:
             told = member["figures"]
             right = {str(name): (int(pair[0]), int(pair[1])) for name, pair in told["right"].items()}
             found = cls(right, float(told["confidence"]), float(told["error"]), float(told["chance"]))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             message = f"a sibling of this key has no figures: {REMEDY}"
             raise FormatError(message) from error
-        if not all(0 <= hits <= n and n > 0 for hits, n in right.values()) or not all(map(math.isfinite, (found.confidence, found.error))):
+        counts = all(0 <= hits <= n and 0 < n <= 2**53 for hits, n in right.values())
+        if not counts or not all(map(math.isfinite, (found.confidence, found.error, found.chance))):
             message = f"the figures of a sibling of this key make no sense: {REMEDY}"
             raise FormatError(message)
         return found
@@ -110,7 +115,9 @@ def useless(figures: Sequence[Figures], own: int) -> list[str]:
     weak = sum(_accuracy(one) < least for one in figures)
     if not weak:
         return []
-    return [f"{weak} of the {len(figures) - 1} siblings answer fewer than {least:.0%} of the images rightly: {_missing(len(figures) - 1 - weak)}."]
+    return [
+        f"{weak} of the {len(figures) - 1} siblings answer fewer than {least:.0%} of the images rightly: {_missing(len(figures) - 1 - weak)}."
+    ]
 
 
 def _accuracy(one: Figures) -> float:
@@ -119,24 +126,39 @@ def _accuracy(one: Figures) -> float:
     return hits / max(1, n)
 
 
-def near_copies(members: Sequence[Mapping[str, Any]], answers: Sequence[Tensor], own: int) -> list[str]:
-    """Return why candidates are too alike to be draws: equal digests, equal answers, or one pair much nearer than pairs usually are."""
+def near_copies(members: Sequence[Mapping[str, Any]], answers: Tensor, own: int) -> list[str]:
+    """Return why candidates are too alike to be draws: equal digests, equal answers, one pair much nearer than pairs usually are, or all of them."""
     if len({str(member.get("digest")) for member in members}) < len(members):
         return ["Some siblings have the same weights: they are not draws of their own."]
-    soft = torch.stack([logits.double().softmax(1).flatten() for logits in answers])
-    away = torch.cdist(soft, soft, p=1) / answers[0].shape[0]
+    soft = answers.double().softmax(2).flatten(1)
+    away = torch.cdist(soft, soft, p=1) / answers.shape[1]
     upper = away[tuple(torch.triu_indices(len(soft), len(soft), 1))]
     same = sum(bool((torch.tril(away, -1)[place, :place] < SAME).any()) for place in range(len(soft)))
     if same:
         left = len(soft) - 1 - same
         return [f"{same} of the {len(soft) - 1} siblings answer exactly as another one: {_missing(left)}."]
-    if len(soft) > 2 and float(upper.min()) < float(upper.median()) / 2:
+    if len(soft) < 3:
+        return []
+    others = torch.cat([away[own, :own], away[own, own + 1 :]])
+    usual = max(
+        float(upper.median()), float(others.median()) / 2
+    )  # nineteen copies of one sibling are usual to each other, not to the owner's model
+    if float(upper.min()) < usual / 2:
         first, second = divmod(int((away + torch.diag(torch.full((len(soft),), torch.inf, dtype=away.dtype))).argmin()), len(soft))
         who = "a sibling and the owner's model" if own in {first, second} else "two siblings"
         return [
-            f"Near copies: {who} answer {float(upper.min()):.3g} apart, siblings usually {float(upper.median()):.3g}; draws are trained each by itself."
+            f"Near copies: {who} answer {float(upper.min()):.3g} apart, siblings usually {usual:.3g}; draws are trained each by itself."
         ]
-    return []
+    apart = _spread(answers)
+    return [ALL_ALIKE.format(apart=apart)] if apart < BARELY else []
+
+
+def _spread(answers: Tensor) -> float:
+    """Return the median distance between two candidates' centred logits (m + 1, n, K), as a share of their usual length."""
+    logits = answers.double()
+    flat = (logits - logits.mean(2, keepdim=True)).flatten(1)
+    upper = torch.cdist(flat, flat)[tuple(torch.triu_indices(len(flat), len(flat), 1))]
+    return float(upper.median()) / max(float(flat.norm(dim=1).median()), 1e-300)
 
 
 def _missing(left: int) -> str:

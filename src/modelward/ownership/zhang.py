@@ -115,7 +115,11 @@ class Zhang(RankedTrigger):
             raise InputError(message)
         order = torch.randperm(len(where), generator=stream(secret, "images"))
         chosen = where[order[:count]]  # each once
-        pixels = self.stamped(data.pixels[chosen], secret) if self.kind != "unrelated" else glyph_images(count, data.shape, rng=stream(secret, "glyphs"))
+        pixels = (
+            self.stamped(data.pixels[chosen], secret)
+            if self.kind != "unrelated"
+            else glyph_images(count, data.shape, rng=stream(secret, "glyphs"))
+        )
         labels = torch.full((len(pixels),), target)
         if self.kind == "unrelated" and self.variant == "hardened":
             labels = torch.randperm(self.count, generator=stream(secret, "labels"))[:count] % classes

@@ -9,11 +9,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 HEADLINES = {
-    "stolen": "The suspect {suspect} was made from the owner's model, as far as these answers tell.",
-    "not stolen": "These answers do not show that the suspect {suspect} was made from the owner's model.",
+    "stolen": "The suspect {suspect} has what the owner's model has of its own, and the owner's key is older than the suspect.",
+    "related": "The suspect {suspect} and the claimant's model are related: one was made from the other, or both from a third.",
+    "not stolen": "The suspect {suspect} has nothing that the owner's model has of its own.",
     "undecided": "Nothing can be concluded about the suspect {suspect} from this evidence.",
 }
-_FEW = 60
+_FEW = 59
 
 
 def summary(
@@ -39,7 +40,7 @@ def summary(
         "facts": _facts(statement, verdict),
         "defeats": defeats(statement, verdict, known=known),
         "notes": list(notes),
-        "caveats": list(verdict["caveats"]),
+        "caveats": [*verdict["headlines"], *verdict["caveats"]],
     }
 
 
@@ -51,15 +52,17 @@ def _facts(statement: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[tup
         ("suspect", f"{suspect['name']}, SHA-256 {suspect['digest'] or 'none: it is no file'}"),
         ("how it was obtained", str(suspect["obtained"])),
         ("method", f"{verdict['method']}, variant {verdict['variant']}"),
-        ("what was measured", f"{verdict['statistic']:.4f}  {verdict['statistic_name']}; at most {threshold} speaks for a copy"),
-        ("chance among independent models", _chance(verdict)),
+        ("what was measured", f"{_number(verdict['statistic'])}  {verdict['statistic_name']}; at most {threshold} is claimed"),
+        ("chance of such a score", _chance(verdict)),
+        ("strength", verdict["strength"] or "none is claimed"),
+        ("thefts that would be missed", _misses(verdict)),
         ("asked", f"{verdict['queries']} images, access: {verdict['access']}"),
         ("key", f"SHA-256 of its content {statement['key_digest']}"),
         ("made", f"{statement['made']} by modelward {made['modelward']}, torch {made['torch']}, {made['threads']} threads"),
     ]
     if verdict["parametric_p"] is not None:
         found.insert(
-            5,
+            7,
             (
                 "chance under an assumed distribution",
                 f"{verdict['parametric_p']:.2g}; it stands beside the count, and decides nothing alone",
@@ -68,17 +71,31 @@ def _facts(statement: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[tup
     return found
 
 
+def _number(value: float | None) -> str:
+    """Return a statistic, or that there is none."""
+    return "not computed" if value is None or value != value else f"{value:.4f}"  # noqa: PLR0124  # NaN
+
+
 def _chance(verdict: Mapping[str, Any]) -> str:
     """Return the p-value in words."""
     if verdict["p_value"] is None:
-        return "not known: no independent models stand behind the key"
-    return f"p = {verdict['p_value']:.3g}, counted over {verdict['nulls']} models that were made without the owner's"
+        return "not known: too few draws stand behind the key"
+    return (
+        f"p = {verdict['p_value']:.3g}, counted over {verdict['draws']:,} {verdict['draws_of']}: how often a model made without the owner's would score "
+        "like this; it is not the chance of innocence"
+    )
+
+
+def _misses(verdict: Mapping[str, Any]) -> str:
+    """Return how many thieves the key would miss."""
+    misses = verdict["misses"]
+    return f"{misses['missed']} of {misses['tried']} that were tried" if misses["tried"] else "not known: none were tried"
 
 
 def defeats(statement: Mapping[str, Any], verdict: Mapping[str, Any], *, known: bool) -> list[str]:
     """Return what would defeat the evidence: what the other side may show, most telling first.
 
-    >>> verdict = {"decision": "stolen", "nulls": 20, "p_value": 1 / 21, "threshold": 0.1}
+    >>> verdict = {"decision": "stolen", "draws": 19, "draws_of": "siblings", "p_value": 1 / 20, "threshold": 0.1}
     >>> defeats({"commitment": None, "suspect": {"digest": None}}, verdict, known=True)[0]
     'Nothing dates the key: whoever shows that it was made after the suspect came out defeats the evidence.'
     """
@@ -91,9 +108,15 @@ def defeats(statement: Mapping[str, Any], verdict: Mapping[str, Any], *, known: 
     else:
         found.append("A suspect that came out before the day of the commitment: then the key may have been made to fit it.")
         found.append("An earlier commitment of somebody else to a key that fits both models.")
-    found.append("An independent model, trained without the owner's on data like these, that answers as the suspect does.")
-    if verdict["nulls"] < _FEW:
-        found.append(f"A larger count: {verdict['nulls']} independent models were compared with, 60 or more say it with more weight.")
+        found.append("An earlier commitment than the one shown: it is the earliest shown, not the only one possible.")
+    found.append(
+        "A sibling that was left out, or not trained as the owner's model was: train them again by the named code (the digests are in the key)."
+    )
+    found.append("A model made without the owner's that is as close to the suspect as the owner's is.")
+    if verdict["draws"] < _FEW:
+        found.append(
+            f"A larger count: {verdict['draws']} {verdict['draws_of']} were compared with, {_FEW} or more say it with more weight."
+        )
     found.append("A licence, a common ancestor or the owner's own publication: a copy may be a lawful one.")
     found.append("Answers that did not come from the suspect: the maker of the bundle recorded them; whoever can asks the suspect again.")
     if statement["suspect"]["digest"] is None:

@@ -1,4 +1,4 @@
-"""The evidence of relevance maps as one picture: probes, the owner's maps, the suspect's, what independent models have in common, and the scores."""
+"""The evidence of relevance maps as one picture: probes, the owner's maps, the suspect's, what all candidates have in common, and the scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Array = NDArray[np.float64]
 TILE, GAP, LEFT, TOP, ACROSS, MOST = 56, 6, 110, 64, 10, 40
-ROWS = ("image", "owner", "suspect", "independent")
+ROWS = ("image", "owner", "suspect", "candidates")
 RED, BLUE, INK, PAPER = (178, 24, 43), (33, 102, 172), (25, 25, 25), (255, 255, 255)
 
 
@@ -35,7 +35,7 @@ def draw_sheet(pixels: NDArray[np.uint8], maps: Sequence[Array], scores: Array, 
     pixels
         the probes, uint8 (N, C, H, W), C 1 or 3.
     maps
-        relevance (N, H, W) of the owner's model, of the suspect, and the mean of independent models.
+        relevance (N, H, W) of the owner's model, of the suspect, and the mean of all candidates.
     scores
         how alike owner and suspect are, (N,).
     title, note

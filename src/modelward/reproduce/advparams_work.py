@@ -91,7 +91,8 @@ def _count_rows(victim: nn.Module, locked: nn.Module, key: Key, method: AdvParam
     """Return how many entries were changed, of how many, and how many of them lie inside the band of the original tensor."""
     before, after, inside = lockable(victim, statistics=True), lockable(locked, statistics=True), 0
     for name, places in _positions(key).items():
-        low, high = band(before[name], method.inset if before[name].ndim >= 2 or method.variant == "paper" else 0.0)
+        inset = method.inset if method.variant == "paper" or (method.landing == "edge" and before[name].ndim >= 2) else 0.0
+        low, high = band(before[name], inset)
         values = after[name].detach().reshape(-1)[places]
         inside += int(((values >= low) & (values <= high)).sum())
     entries, changed = int(key.fact(float, "entries")), _changed(before, after)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelward.audit.section import percent
+from modelward.core.deciding import DRAWS
 from modelward.core.errors import ModelwardError
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Run
@@ -50,20 +51,15 @@ def accused_lines(rows: Rows) -> list[list[object]]:
 
 
 def calibration_words(rows: Rows) -> str:
-    """Return threshold, false claims and recognised thieves of one configuration in words."""
+    """Return the draws, false claims and recognised thieves of one configuration in words."""
     false, recognised = next(row for row in rows if row["metric"] == "false_claims"), find_row(rows, "recognised", "all thieves")
     caught = f"{percent(recognised)} of {recognised['n']} useful thieves" if recognised else "nothing"
-    if false["extra"]["threshold"] is None:
-        return f"{false['extra']['nulls']} null models are too few for a threshold: every verdict is undecided."
-    if rows[0]["variant"] == "paper":
-        return (
-            f"Threshold {false['extra']['threshold']:.4f}, midway between validation thieves and {false['extra']['nulls']} null models, which bounds no "
-            f"false claims; of {false['n']} held-out null models {round((false['value'] or 0) * false['n'])} were accused. Recognised: {caught}."
-        )
+    drawn, accused = false["extra"]["draws"], round((false["value"] or 0) * false["n"])
+    if drawn < DRAWS[0]:
+        return f"{drawn} {false['extra']['draws_of']} are too few: every verdict is undecided."
     return (
-        f"Threshold {false['extra']['threshold']:.4f} from {false['extra']['nulls']} null models: an exchangeable independent model is accused with "
-        f"probability at most {false['extra']['rank_bound']:.1%}; of {false['n']} held-out null models {round((false['value'] or 0) * false['n'])} were "
-        f"accused. Recognised: {caught}."
+        f"The p-value is the rank among {drawn} {false['extra']['draws_of']}, 5 % at most for any model made without the source's private draws; of "
+        f"{false['n']} independent models {accused} were accused. Recognised: {caught}."
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from modelward.core.deciding import DRAWS
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine, Run
 from modelward.evaluation.rows import from_interval
@@ -130,7 +131,7 @@ def _document(
         ("Mean matching rate, and the trade-off over k", ["fingerprint", *GROUPS, "independent", "area under the curve (ARUC)"],
          [_mean_rates(name, found, extra) for name, found in rows.items() if found[0]["method"] in SMALL]),
         ("AUC against independent models within 2 points of the thieves' accuracy", ["fingerprint", "group", "AUC", "independents"], matched),
-        ("Independent models that calibrate nothing", ["fingerprint", "kind", "accused", "upper bound"], accused),
+        ("Independent models", ["fingerprint", "kind", "accused", "upper bound"], accused),
     ]  # fmt: skip
     every = {name: [*found, *(row for row in extra if row["configuration"] == name)] for name, found in rows.items()}
     return {"title": f"fingerprints, profile {profile}", "paragraphs": [SMOKE, *paragraphs] if profile == "smoke" else paragraphs, "tables": tables,
@@ -155,11 +156,11 @@ def _cost(name: str, rows: Rows, cell: Cell, run: Run) -> list[object]:
     """Return access, queries, decisions and seconds of one configuration."""
     false, caught = next(row for row in rows if row["metric"] == "false_claims"), find_row(rows, "recognised", "all thieves")
     finished = run.of(cell)
-    decided = false["extra"]["threshold"] is not None
+    decided = false["extra"]["draws"] >= DRAWS[0]
     return [
         name, cell.settings["access"], rows[0]["n"],
         figure(caught) if decided else "undecided", f"{round((false['value'] or 0) * false['n'])} of {false['n']}" if false["n"] else "-",
-        f"{false['extra']['rank_bound']:.1%}" if rows[0]["variant"] == "hardened" and decided else "-", f"{finished.seconds:.0f}" if finished else "-",
+        f"{false['ci_high']:.1%}" if false["n"] else "-", f"{finished.seconds:.0f}" if finished else "-",
     ]  # fmt: skip
 
 

@@ -39,23 +39,18 @@ NAMED: dict[str, Configuration] = {
     "paper (SAC-w, logits)": ("sac", {"variant": "paper"}, "weights"),
     "paper (SAC-m, logits)": ("sac", {"variant": "paper", "probes_from": "cutmix"}, "weights"),
     "paper (SAC-normal, logits)": ("sac", {"variant": "paper", "probes_from": "normal"}, "weights"),
-    "hardened, view temp": ("sac-jc", {"view": "temp"}, "weights"),
+    "hardened, view temp_c": ("sac-jc", {"view": "temp_c"}, "weights"),
     "hardened, view softmax": ("sac-jc", {"view": "softmax"}, "weights"),
     "hardened, view logits": ("sac-jc", {"view": "logits"}, "weights"),
-    "hardened, without siblings": ("sac-jc", {"references": 0, "count": 1000}, "weights"),
-    "temp on wrong images, without siblings": (
-        "sac-jc",
-        {"view": "temp", "references": 0, "probes_from": "wrong", "severities": [0]},
-        "weights",
-    ),
-    "hardened, wrong images only": ("sac-jc", {"probes_from": "wrong", "count": 2000}, "weights"),
-    "hardened, JPEG only (severities 1 and 4)": ("sac-jc", {"probes_from": "normal", "count": 2000}, "weights"),
-    "hardened, JPEG only, labels only": ("sac-jc", {"probes_from": "normal", "count": 2000}, "label"),
-    "hardened, uncompressed": ("sac-jc", {"probes_from": "normal", "severities": [0]}, "weights"),
-    "hardened, JPEG severity 1 only": ("sac-jc", {"probes_from": "normal", "severities": [1]}, "weights"),
-    "hardened, blur only": ("sac-jc", {"probes_from": "normal", "count": 2000, "corruption": "gaussian_blur"}, "weights"),
-    "hardened, noise only": ("sac-jc", {"probes_from": "normal", "count": 2000, "corruption": "gaussian_noise"}, "weights"),
-    "hardened, contrast only": ("sac-jc", {"probes_from": "normal", "count": 2000, "corruption": "contrast"}, "weights"),
+    "hardened, wrong images only": ("sac-jc", {"probes_from": "wrong"}, "weights"),
+    "hardened, JPEG only (severities 1 and 4)": ("sac-jc", {"probes_from": "disputed"}, "weights"),
+    "hardened, JPEG only, labels only": ("sac-jc", {"probes_from": "disputed"}, "label"),
+    "hardened, images that nobody chose": ("sac-jc", {"probes_from": "normal"}, "weights"),
+    "hardened, uncompressed": ("sac-jc", {"probes_from": "disputed", "severities": [0]}, "weights"),
+    "hardened, JPEG severity 1 only": ("sac-jc", {"probes_from": "disputed", "severities": [1]}, "weights"),
+    "hardened, blur only": ("sac-jc", {"probes_from": "disputed", "corruption": "gaussian_blur"}, "weights"),
+    "hardened, noise only": ("sac-jc", {"probes_from": "disputed", "corruption": "gaussian_noise"}, "weights"),
+    "hardened, contrast only": ("sac-jc", {"probes_from": "disputed", "corruption": "contrast"}, "weights"),
     "control: noise images as probes": ("sac-jc", {"probes_from": "noise", "count": 1000}, "weights"),
 }
 
@@ -106,7 +101,7 @@ def _document(farm: Farm, rows: dict[str, Rows], accused: Rows, error: float, pr
             ["group", "AUC", "independents"],
             matched_lines(main),
         ),
-        ("Independent models that calibrate nothing", ["kind", "accused", "upper bound"], accused_lines(main)),
+        ("Independent models", ["kind", "accused", "upper bound"], accused_lines(main)),
     ]
     title = f"sac-jc, profile {profile}"
     return {

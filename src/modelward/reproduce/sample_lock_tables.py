@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelward.reproduce.advparams_tables import best_scratch, pick, pooled, scratch_of
+from modelward.reproduce.advparams_tables import best_scratch, pick, scratch_of
 from modelward.reproduce.fingerprint_tables import Rows, yes
+from modelward.reproduce.pooling import pooled
 from modelward.reproduce.tables import Table, figure
 
 CLASSES = 10

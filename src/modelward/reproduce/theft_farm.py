@@ -1,22 +1,25 @@
-"""One farm for all fingerprints: a source, its thieves, the null models that calibrate, strangers that calibrate nothing."""
+"""One farm for all fingerprints: a source, its siblings, its thieves, and independent models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from modelward.audit.plan import fingerprint_cells
+from modelward.audit.plan import family_of, fingerprint_cells
 from modelward.audit.question import Ground, Question
 from modelward.audit.scope import COPIES
+from modelward.core.canonical import canonical_json
 from modelward.core.errors import ModelwardError, UsageError
 from modelward.core.guard import state_digest
 from modelward.core.rng import derive_seed
 from modelward.data import load_data, study
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.engine import Engine
+from modelward.evaluation.family import family_inputs
 from modelward.evaluation.farm import TheftSpec, theft_cell, thefts
 from modelward.evaluation.parcels import get_model
+from modelward.evaluation.siblings import Plan
 from modelward.evaluation.zoo import NullSpec, null_cells, null_recipe, put_parts, train_cell
 from modelward.models import LoadedModel
 
@@ -51,6 +54,7 @@ class Farm:
     strangers: list[Cell]
     validation: list[tuple[TheftSpec, Cell]]
     thieves: list[tuple[TheftSpec, Cell]]
+    family: Plan
 
     def words(self, error: float) -> str:
         """Return what the farm is made from; ``error`` is the source's, in [0, 1]."""
@@ -94,7 +98,8 @@ def make_farm(
         raise ModelwardError(message)
     model = get_model(str(store.folder), finished.artifact)
     question = Question(data=scale.data, profile=profile, seed=seed)
-    ground = Ground(question, LoadedModel(model, scale.arch, state_digest(model)), splits, made, finished.artifact, parts)
+    facts = {"recipe": canonical_json(asdict(null_recipe(scale.arch))).decode(), "start": "none"}
+    ground = Ground(question, LoadedModel(model, scale.arch, state_digest(model), facts), splits, made, finished.artifact, parts, store)
     kinds = (
         ("same recipe, other seed", 1.0, "owner"),
         ("accuracy-matched, same data", 0.6, "owner"),
@@ -107,8 +112,10 @@ def make_farm(
     nulls = null_cells(scale.arch, made, parts, profile=profile, seed=seed)
     pick = chosen or _usual
     validation, thieves = (_stolen(ground, scale, pick(scale, n), what) for n, what in ((1, "validation"), (COPIES[profile], "report")))
-    farm = Farm(ground, nulls, strangers, validation, thieves)
-    trained = engine.run([*farm.nulls, *farm.strangers, *(c for _, c in farm.validation), *(c for _, c in farm.thieves)], task="farm")
+    farm = Farm(ground, nulls, strangers, validation, thieves, family_of(ground))
+    trained = engine.run(
+        [*farm.family.cells, *farm.nulls, *farm.strangers, *(c for _, c in farm.validation), *(c for _, c in farm.thieves)], task="farm"
+    )
     if trained.failed:
         message = f"{len(trained.failed)} models of the farm failed: {next(iter(trained.failed.values()))}"
         raise ModelwardError(message)
@@ -130,7 +137,7 @@ def _stolen(ground: Ground, scale: Scale, specs: Sequence[TheftSpec], purpose: s
 
 def assessments(farm: Farm, configurations: Sequence[Configuration]) -> list[Cell]:
     """Return one assessment per configuration, with the strangers among the suspects."""
-    cells = fingerprint_cells(farm.ground, tuple(configurations), farm.nulls, farm.validation, farm.thieves)
+    cells = fingerprint_cells(farm.ground, tuple(configurations), farm.nulls, farm.validation, farm.thieves, farm.family)
     extra = {f"stranger/{index}": cell for index, cell in enumerate(farm.strangers)}
     return [Cell(**{**{k: v for k, v in vars(cell).items() if k != "key"}, "inputs": {**cell.inputs, **extra}}) for cell in cells]
 
@@ -138,9 +145,9 @@ def assessments(farm: Farm, configurations: Sequence[Configuration]) -> list[Cel
 def accusers(farm: Farm, configuration: Configuration) -> Cell:
     """Return the cell in which unrelated models are enrolled by strangers who then accuse the source."""
     strangers = {f"accuser/{index}": cell for index, cell in enumerate(farm.strangers)}
-    nulls = {f"null/{index}": cell for index, cell in enumerate(farm.nulls)}
-    base = fingerprint_cells(farm.ground, (configuration,), farm.nulls, farm.validation, farm.thieves)[0]
-    inputs: dict[str, str | Cell] = {"victim": farm.ground.victim, "probes": farm.ground.parts["probes"], **strangers, **nulls}
+    base = fingerprint_cells(farm.ground, (configuration,), farm.nulls, farm.validation, farm.thieves, farm.family)[0]
+    members, _ = family_inputs(farm.family, farm.ground.parts["owner"])
+    inputs: dict[str, str | Cell] = {"victim": farm.ground.victim, "probes": farm.ground.parts["probes"], **strangers, **members}
     return Cell(work="modelward.evaluation.work_fingerprint:accuser", settings=base.settings, inputs=inputs, seed=base.seed, label="accusers",
                 seconds=20, uses=base.uses)  # fmt: skip
 

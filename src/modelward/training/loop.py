@@ -16,6 +16,7 @@ from modelward.core.devices import device_of, moved, working_device
 from modelward.core.errors import InputError
 from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
+from modelward.core.lineage import images_digest, remember
 from modelward.core.rng import generator, spawn
 from modelward.imaging.mixing import cutmix_batch, mixup
 from modelward.training.average import Average
@@ -92,16 +93,20 @@ def fit(
     if len(pixels) != len(targets) or not len(pixels):
         message = f"{len(pixels)} images and {len(targets)} targets; training needs at least one and as many of each"
         raise InputError(message)
+    began, seed = state_digest(model), spawn(rng)
     with moved(model, working_device(model)):
-        return _fit(model, pixels, targets, recipe, rng, validation, checkpoint, adversary, extras, task)
+        log = _fit(model, pixels, targets, recipe, seed, validation, checkpoint, adversary, extras, task)
+    plain = validation is None and adversary is None and extras == Extras()
+    remember(model, recipe, seed=seed, start=began, images=images_digest(pixels, targets), plain=plain)
+    return log
 
 
 def _fit(
-    model: nn.Module, pixels: Tensor, targets: Tensor, recipe: Recipe, rng: torch.Generator, validation: ImageSet | None,
+    model: nn.Module, pixels: Tensor, targets: Tensor, recipe: Recipe, seed: int, validation: ImageSet | None,
     checkpoint: Path | None, adversary: Adversary | None, extras: Extras, task: str,
 ) -> list[Epoch]:  # fmt: skip
     """Do as `fit`, with a model that lies where it is trained."""
-    run = _Run(model, recipe, seed=spawn(rng), steps=recipe.epochs * -(-len(pixels) // recipe.batch), adversary=adversary, extras=extras)
+    run = _Run(model, recipe, seed=seed, steps=recipe.epochs * -(-len(pixels) // recipe.batch), adversary=adversary, extras=extras)
     saved = Checkpoint(checkpoint, digest_of([run.seed, recipe, state_digest({"x": pixels, "y": targets})])) if checkpoint else None
     log = run.restore(saved) if saved else []
     for number in range(len(log), recipe.epochs):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from modelward.core.devices import bf16_is_native, device_of
+from modelward.core.devices import bf16_is_faster, device_of
 from modelward.core.errors import UsageError
 
 
@@ -112,6 +112,4 @@ class Recipe:
         if self.precision != "auto":
             return self.precision == "bf16"
         deep = sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 2
-        if device_of(model).type == "cuda":
-            return deep and torch.cuda.is_bf16_supported()
-        return deep and bf16_is_native()
+        return deep and bf16_is_faster(device_of(model))

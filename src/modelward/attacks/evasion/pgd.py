@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from modelward.attacks.evasion.descent import ascend, draw_pixels, flag_blind, fooled, gradient, require_loss
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
+from modelward.core.devices import bf16_is_faster
 from modelward.core.errors import UsageError
 from modelward.core.families import EvasionMethod
 from modelward.core.result import Trace
@@ -33,7 +34,8 @@ class PGD(EvasionMethod):
     early_stop
         leave a sample alone as soon as it is misclassified. Same success, a fraction of the time.
     fast
-        take the steps in bf16; every success is re-checked in fp32 and continued when it does not hold.
+        take the steps in bf16 where the device multiplies bf16 by itself; every success is re-checked in fp32 and continued when it does not
+        hold. On any other processor bf16 is slower than fp32, and the steps are those of ``fast=False``.
     loss
         ``"ce"``, ``"margin"`` or ``"dlr"``; the last two see where a confident net gives the first no gradient.
     restarts
@@ -112,7 +114,7 @@ class PGD(EvasionMethod):
         best, standing = x_adv.clone(), torch.arange(len(origin))
         blind = torch.zeros(len(origin), dtype=torch.bool)
         for _ in range(self.steps):
-            grad, logits = gradient(model, x_adv, y, kind=self.loss, targeted=self.targeted, bf16=self.fast, mask=mask)
+            grad, logits = gradient(model, x_adv, y, kind=self.loss, targeted=self.targeted, bf16=self._in_bf16(x_adv), mask=mask)
             trace.steps, trace.queries = trace.steps + 1, trace.queries + len(x_adv)
             blind[standing] |= grad.flatten(1).abs().amax(1) == 0
             if self.early_stop:
@@ -128,10 +130,14 @@ class PGD(EvasionMethod):
         best[standing] = x_adv
         return best, blind & torch.zeros_like(blind).index_fill_(0, standing, value=True)
 
+    def _in_bf16(self, x: Tensor) -> bool:
+        """Return whether the steps are taken in bf16: on demand, and only where that is faster."""
+        return self.fast and bf16_is_faster(x.device)
+
     def _beaten(self, model: nn.Module, x_adv: Tensor, y: Tensor, logits: Tensor, trace: Trace) -> Tensor:
         """Return which samples are misclassified, confirmed in fp32 when the steps are not."""
         hit = fooled(logits, y, targeted=self.targeted)
-        if self.fast and bool(hit.any()):
+        if self._in_bf16(x_adv) and bool(hit.any()):
             with torch.no_grad():
                 sure = fooled(model(x_adv[hit]).float(), y[hit], targeted=self.targeted)
             trace.queries += int(hit.sum())

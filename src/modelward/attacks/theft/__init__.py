@@ -3,6 +3,7 @@
 from modelward.attacks.theft.adversarial_finetune import AdversarialFinetune
 from modelward.attacks.theft.bn_recalibrate import RecalibrateNorm
 from modelward.attacks.theft.cast import CastWeights, FoldNorm
+from modelward.attacks.theft.clip_outliers import ClipOutliers
 from modelward.attacks.theft.combined import Combined
 from modelward.attacks.theft.detect_duplicates import DetectDuplicates
 from modelward.attacks.theft.detect_ood import DetectOOD
@@ -10,6 +11,7 @@ from modelward.attacks.theft.detect_reconstruction import DetectDivergence, Dete
 from modelward.attacks.theft.distil import Distil
 from modelward.attacks.theft.dummy_channels import DummyChannels
 from modelward.attacks.theft.ensemble import Ensemble
+from modelward.attacks.theft.equal_values import EqualValues
 from modelward.attacks.theft.extract_adversarial import ExtractAdversarial
 from modelward.attacks.theft.extract_cross import ExtractCross
 from modelward.attacks.theft.extract_smooth import ExtractSmooth
@@ -18,10 +20,13 @@ from modelward.attacks.theft.fill_outliers import FillOutliers
 from modelward.attacks.theft.fine_prune import FinePrune
 from modelward.attacks.theft.finetune import FTAL, FTLL, RTAL, RTLL
 from modelward.attacks.theft.gan_removal import GanRemoval
+from modelward.attacks.theft.gradient_fill import GradientFill
 from modelward.attacks.theft.head_surgery import HeadSurgery
 from modelward.attacks.theft.knockoff import KnockOff
 from modelward.attacks.theft.label_remap import LabelRemap
 from modelward.attacks.theft.laundering import Laundering
+from modelward.attacks.theft.layer_ridge import LayerRidge
+from modelward.attacks.theft.nearest_sibling import NearestSibling
 from modelward.attacks.theft.neural_cleanse import NeuralCleanse
 from modelward.attacks.theft.overwrite import Overwrite
 from modelward.attacks.theft.prune import Prune
@@ -36,6 +41,7 @@ from modelward.attacks.theft.shift_logits import ShiftLogits
 from modelward.attacks.theft.smooth_labels import SmoothLabels
 from modelward.attacks.theft.transfer import Transfer
 from modelward.attacks.theft.undo_gradient import UndoGradient
+from modelward.attacks.theft.value_clusters import ValueClusters
 from modelward.attacks.theft.weight_noise import WeightNoise
 from modelward.attacks.theft.weight_shift import WeightShift
 from modelward.attacks.theft.wrap_blur import WrapBlur
@@ -52,6 +58,7 @@ __all__ = [
     "RTLL",
     "AdversarialFinetune",
     "CastWeights",
+    "ClipOutliers",
     "Combined",
     "DetectDivergence",
     "DetectDuplicates",
@@ -60,6 +67,7 @@ __all__ = [
     "Distil",
     "DummyChannels",
     "Ensemble",
+    "EqualValues",
     "ExtractAdversarial",
     "ExtractCross",
     "ExtractLabels",
@@ -70,10 +78,13 @@ __all__ = [
     "FoldNorm",
     "FromScratch",
     "GanRemoval",
+    "GradientFill",
     "HeadSurgery",
     "KnockOff",
     "LabelRemap",
     "Laundering",
+    "LayerRidge",
+    "NearestSibling",
     "NeuralCleanse",
     "Overwrite",
     "PermuteNeurons",
@@ -89,6 +100,7 @@ __all__ = [
     "SmoothLabels",
     "Transfer",
     "UndoGradient",
+    "ValueClusters",
     "WeightNoise",
     "WeightShift",
     "WrapBlur",

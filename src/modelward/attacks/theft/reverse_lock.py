@@ -18,6 +18,7 @@ from modelward.core.result import Trace
 from modelward.core.view import AttackerView, Labels
 from modelward.marking.moves import DOWN, Move, by_layer, by_worth
 from modelward.marking.saliency import Saliency, lockable
+from modelward.marking.swaps import by_swap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +28,13 @@ class ReverseLock(TheftMethod):
     Parameters
     ----------
     rule
-        ``"worth"``: the entry whose way to the end of its band promises most, as in the hardened lock; ``"layer"``: tensor after tensor, the
-        entry with the largest gradient moves by ``step``, as in the paper's.
+        ``"worth"``: the entry whose way to the end of its band promises most, as in the lock that lands at the edge; ``"layer"``: tensor after tensor, the
+        entry with the largest gradient moves by ``step``, as in the paper's; ``"swap"``: two entries of a tensor change places, as in the hardened
+        lock that lands nowhere new.
     share
         of all parameters that are moved.
     each
-        entries that are moved for one gradient, with ``rule="worth"``.
+        entries that are moved for one gradient, but for ``rule="layer"``.
     step
         share of the tensor's range for one move.
     beta
@@ -65,8 +67,8 @@ class ReverseLock(TheftMethod):
     norms: bool = True
 
     def __post_init__(self) -> None:
-        if self.rule not in {"worth", "layer"}:
-            message = f"rule is 'worth' or 'layer', not {self.rule!r}"
+        if self.rule not in {"worth", "layer", "swap"}:
+            message = f"rule is 'worth', 'layer' or 'swap', not {self.rule!r}"
             raise UsageError(message)
         self._require(
             share=(0 < self.share <= 1, "in (0, 1]"), each=(self.each >= 1, ">= 1"), step=(0 < self.step <= 1, "in (0, 1]"),
@@ -99,6 +101,8 @@ class ReverseLock(TheftMethod):
         budget = max(1, int(self.share * sum(tensor.numel() for tensor in tensors.values())))
         if self.rule == "worth":
             return islice(by_worth(tensors, saliency, beta=self.beta, each=self.each, way=DOWN), budget)
+        if self.rule == "swap":
+            return islice(by_swap(tensors, saliency, each=self.each, way=DOWN), budget - budget % 2)
         names = [name for name, tensor in tensors.items() if tensor.ndim >= 2]
         count = -(-budget // len(names))
         return islice(by_layer(tensors, saliency, names=names, count=count, step=self.step, beta=self.beta, way=DOWN), budget)
