@@ -43,11 +43,12 @@ ORDER = list(Access)  # from the most to the least
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A method with constructor arguments small enough for the tiny task."""
+    """A method with constructor arguments small enough for the tiny task; of its three classes other secrets may draw the same too often for a claim."""
 
     name: str
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
     arch: str = ARCH
+    reaches: bool = True
 
 
 ROWS = (
@@ -65,13 +66,13 @@ ROWS = (
         "cae",
         {"variant": "hardened", "count": 20, "surrogates": 2, "epochs": 2, "mixes": 0, "eps": 0.15, "steps": 15, "lr": 0.02, "pool": 2},
     ),
-    Row("zhang", {"variant": "paper", "count": 40, "kind": "noise", "epochs": 8, "batch": 32}),
+    Row("zhang", {"variant": "paper", "count": 40, "kind": "noise", "epochs": 8, "batch": 32}, reaches=False),
     Row("zhang", {"variant": "hardened", "count": 40, "kind": "content", "side": 0.5, "epochs": 8, "batch": 32}),
     Row("adi", {"variant": "paper", "count": 40, "epochs": 30, "batch": 32, "per_batch": 8, "lr": 0.05}),
     Row("adi", {"variant": "hardened", "count": 40, "epochs": 30, "batch": 32, "lr": 0.05}),
     Row("frontier", {"variant": "paper", "count": 40, "eps": 0.1, "epochs": 20, "batch": 32}),
     Row("frontier", {"variant": "hardened", "count": 40, "eps": 0.1, "epochs": 20, "batch": 32}),
-    Row("ewe", {"variant": "paper", "count": 40, "side": 3, "batch": 32, "lr": 0.005, "kappa": 4.0}),
+    Row("ewe", {"variant": "paper", "count": 40, "side": 3, "batch": 32, "lr": 0.005, "kappa": 4.0}, reaches=False),
     Row("ewe", {"variant": "hardened", "count": 40, "side": 3, "batch": 32, "lr": 0.005, "kappa": 4.0}),
     Row("additional-class", {"variant": "hardened", "count": 30, "epochs": 25, "batch": 32, "lr": 0.05}),
     Row("uchida", {"variant": "paper", "bits": 64, "lam": 0.1, "epochs": 6, "batch": 32, "text": "owner"}),
@@ -288,11 +289,11 @@ def test_answers_that_are_not_numbers_are_refused(case: Enrolment) -> None:
 
 
 @every
-def test_the_published_model_is_found_through_each_access(case: Enrolment) -> None:
+def test_the_published_model_is_found_through_each_access(number: int, case: Enrolment) -> None:
     for suspect in offered(case.method, case.model).values():
         verdict = case.ask(suspect)
         assert verdict.statistic == pytest.approx(0, abs=0.2)
-        assert verdict.stolen
+        assert verdict.stolen == ROWS[number].reaches
         assert verdict.caveats
 
 
@@ -367,7 +368,7 @@ def test_a_key_of_before_draws_is_undecided(case: Enrolment) -> None:
 
 
 @every
-def test_only_a_commitment_that_is_older_than_the_suspect_makes_it_stolen(case: Enrolment) -> None:
+def test_only_a_commitment_that_is_older_than_the_suspect_makes_it_stolen(number: int, case: Enrolment) -> None:
     method = case.method
     undated, uncompared = dataclasses.replace(DATED, kind="undated"), dataclasses.replace(DATED, seen=None)
     for commitment in (None, undated, uncompared):
@@ -380,7 +381,7 @@ def test_only_a_commitment_that_is_older_than_the_suspect_makes_it_stolen(case: 
                 assert verdict.decision is Decision.RELATED
                 hidden = method.judge(method.observe(suspect, case.key), case.key, commitment=commitment, shown=False)
                 assert hidden.decision is Decision.UNDECIDED
-    assert case.ask(case.model).stolen
+    assert case.ask(case.model).stolen == ROWS[number].reaches
 
 
 @every

@@ -24,7 +24,7 @@ from modelward.training import Recipe, fit
 SMALL: dict[str, OwnershipMethod] = {
     "uchida": Uchida(bits=32, lam=1.0, epochs=6),
     "deepmarks": DeepMarks(epochs=4, number=3),
-    "zhang": Zhang(count=20, epochs=1),
+    "zhang": Zhang(count=20, epochs=10, batch=32),
     "additional-class": AdditionalClass(count=6, epochs=1, decoys=4, user="ann"),
 }
 

@@ -139,6 +139,7 @@ def digest_of_block(pixels: torch.Tensor, labels: torch.Tensor) -> str:
     return state_digest({"probes": pixels, "labels": labels})
 
 
+@pytest.mark.slow
 def test_subsets_of_the_pool_are_drawn_alike(
     source: Net, data: ImageSet, strangers: list[nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,10 +204,12 @@ def require_rare(method: MarkMethod, source: nn.Module, data: ImageSet, suspects
     assert max(accused) / count <= most(count)
 
 
+@pytest.mark.slow
 def test_labels_of_abstract_images_are_hit_by_chance(source: Net, data: ImageSet, strangers: list[nn.Module]) -> None:
     require_rare(Adi(variant="paper", count=12), source, data.take(slice(4)), strangers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(4))
 def test_bits_are_read_by_chance(number: int, source: Net, data: ImageSet, strangers: list[nn.Module]) -> None:
     method = (Uchida(bits=24), Uchida(variant="paper", bits=32, text="me", kind="diff"), DeepMarks(users=7), DeepMarks(users=7, tau=0.02))[
@@ -215,6 +218,7 @@ def test_bits_are_read_by_chance(number: int, source: Net, data: ImageSet, stran
     require_rare(method, source, data.take(slice(4)), strangers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["paper", "hardened"])
 def test_signs_are_read_by_chance(variant: str, data: ImageSet, train_net: Callable[..., Net], monkeypatch: pytest.MonkeyPatch) -> None:
     net, other = (train_net("cnn:width=4", data, seed, epochs=2) for seed in (1, 2))
@@ -224,6 +228,7 @@ def test_signs_are_read_by_chance(variant: str, data: ImageSet, train_net: Calla
     require_rare(method, net, data.take(slice(4)), [other])
 
 
+@pytest.mark.slow
 def test_keys_are_told_from_decoys_of_their_family_by_chance(data: ImageSet) -> None:
     marked = build(
         "mlp:width=24", classes=4, channels=3, size=(8, 8), rng=generator(5)

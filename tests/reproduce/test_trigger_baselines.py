@@ -55,7 +55,7 @@ def test_each_configuration_has_its_controls(smoke: dict[str, Any]) -> None:
         kinds = [line["attack"] for line in of]
         assert kinds[:2] == ["marked", "unmarked"]
         assert {"claimed", "forged", "stranger", "ftll", "ftal"} <= set(kinds)
-        assert kinds.count("null") == (6 if name == "frontier" else 8)  # two of them serve the choice of its keys
+        assert kinds.count("null") == 8
         assert all(line["ci_low"] <= line["value"] <= line["ci_high"] for line in of if line["n"])
         assert not any(line["extra"]["decision"] == "stolen" for line in of)  # nobody committed to anything
     marked = {line["configuration"]: line["value"] for line in smoke["rows"] if line["attack"] == "marked"}

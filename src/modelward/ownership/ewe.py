@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +98,7 @@ class EWE(RankedTrigger):
     )
 
     others: ClassVar[int] = 50
+    small: ClassVar[Mapping[str, Any]] = {"rounds": 2, "asked": 6}
 
     count: int = 250
     asked: int = 20

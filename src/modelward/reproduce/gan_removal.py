@@ -124,7 +124,7 @@ def _marks(scene: Scene, scale: Scale, profile: str) -> list[tuple[str, Spec]]:
     """Return the marks of a scene: the stamp, and in the first all others where the profile has them."""
     known = catalogue()
     names = [name for name in MARKS if name == MAIN or (scene.number == 0 and scale.others)]
-    small = {"count": 20, "epochs": 2, "batch": 32} if profile == "smoke" else {}
+    small = {"count": 20, "epochs": 12, "batch": 32} if profile == "smoke" else {}
     return [(name, (MARKS[name][0], {**MARKS[name][1], **small})) for name in names if MARKS[name][0] in known]
 
 
