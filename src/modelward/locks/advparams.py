@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from modelward.attacks.theft.fill_outliers import outlyingness
 from modelward.core.card import Active, Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
-from modelward.core.claims import withstands
+from modelward.core.claims import Claim, withstands
 from modelward.core.errors import InputError
 from modelward.core.guard import private_copy, state_digest
 from modelward.core.images import ImageSet
@@ -104,7 +104,7 @@ class AdvParams(ModelLock):
         paper="Xue et al.: AdvParams: An active DNN intellectual property protection technique via adversarial perturbation based parameter "
         "encryption, IEEE TETC, arXiv 2105.13697",
         taxonomy=PARAMETERS,
-        claims=withstands("ftal", "prune"),
+        claims=(*withstands("prune"), Claim("no better than chance and 5 points without the key", metric="unauthorised", most=0.15)),
         limits=(
             "whoever has labelled images trains the network back: compare with training from scratch on the same images",
             "values tell nothing of what was exchanged; what labelled images tell by their gradient is measured, not excluded",
