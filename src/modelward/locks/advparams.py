@@ -42,7 +42,7 @@ LANDINGS = ("swap", "edge")
 
 @dataclass(frozen=True, eq=False)
 class Trail:
-    """How a network was locked: the locked one, every move in order, the loss before and after."""
+    """How a network was locked, every move in order, the loss before and after."""
 
     locked: nn.Module
     moves: tuple[Move, ...]
@@ -182,7 +182,7 @@ class AdvParams(ModelLock):
         return by_layer(tensors, saliency, names=names, count=self.per_layer, step=self.step, beta=self.inset, until=until)
 
     def budget(self, model: nn.Module) -> int:
-        """Return how many entries the hardened variant moves: its share of the parameters, running statistics not counted; whole pairs of them."""
+        """Return how many entries the hardened variant moves: its share of the parameters, statistics not counted, in whole pairs."""
         count = max(1, int(self.share * sum(tensor.numel() for tensor in lockable(model, statistics=False).values())))
         return count if self.landing == "edge" else max(2, count - count % 2)
 

@@ -91,8 +91,10 @@ class SampleLock(ModelLock):
         taxonomy=TRIGGERS,
         claims=(Claim("no better than chance and 5 points without a trigger", metric="unauthorised", most=0.15),),
         limits=(
-            "whoever has the weights and labelled images trains the network back, past training from scratch on the same: on fashion-mini 150 and 300 "
-            "labels give .79 and .81 of LeNet-5 (scratch .63, .72) and .77 and .82 of ResNet-8 (.61, .50)",
+            (
+                "whoever has the weights and labelled images trains the network back, past training from scratch on the same: on fashion-mini 150 and 300 "
+                "labels give .79 and .81 of LeNet-5 (scratch .63, .72) and .77 and .82 of ResNet-8 (.61, .50)"
+            ),
             "whoever holds stolen pairs of images before and after can train a generator of his own",
             "the generator is the key: who was handed it can hand it on; keep it on a server, and let users send images",
             "the paper's variant answers wrongly with confidence, and a table of K entries or noise opens it",
