@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from modelward.attacks.theft.fill_outliers import outlyingness
 from modelward.core.card import Active, Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
-from modelward.core.claims import withstands
+from modelward.core.claims import Claim, withstands
 from modelward.core.errors import InputError
 from modelward.core.guard import private_copy, state_digest
 from modelward.core.images import ImageSet
@@ -42,7 +42,7 @@ LANDINGS = ("swap", "edge")
 
 @dataclass(frozen=True, eq=False)
 class Trail:
-    """How a network was locked: the locked one, every move in order, the loss before and after."""
+    """How a network was locked, every move in order, the loss before and after."""
 
     locked: nn.Module
     moves: tuple[Move, ...]
@@ -104,7 +104,7 @@ class AdvParams(ModelLock):
         paper="Xue et al.: AdvParams: An active DNN intellectual property protection technique via adversarial perturbation based parameter "
         "encryption, IEEE TETC, arXiv 2105.13697",
         taxonomy=PARAMETERS,
-        claims=withstands("ftal", "prune"),
+        claims=(*withstands("prune"), Claim("no better than chance and 5 points without the key", metric="unauthorised", most=0.15)),
         limits=(
             "whoever has labelled images trains the network back: compare with training from scratch on the same images",
             "values tell nothing of what was exchanged; what labelled images tell by their gradient is measured, not excluded",
@@ -182,7 +182,7 @@ class AdvParams(ModelLock):
         return by_layer(tensors, saliency, names=names, count=self.per_layer, step=self.step, beta=self.inset, until=until)
 
     def budget(self, model: nn.Module) -> int:
-        """Return how many entries the hardened variant moves: its share of the parameters, running statistics not counted; whole pairs of them."""
+        """Return how many entries the hardened variant moves: its share of the parameters, statistics not counted, in whole pairs."""
         count = max(1, int(self.share * sum(tensor.numel() for tensor in lockable(model, statistics=False).values())))
         return count if self.landing == "edge" else max(2, count - count % 2)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.card import Active, Capacity, Card, Function, Mechanism, Protection, Scenario, Taxonomy
-from modelward.core.claims import Claim, withstands
+from modelward.core.claims import Claim
 from modelward.core.errors import InputError
 from modelward.core.guard import predict, private_copy, require_float32, state_digest
 from modelward.core.images import ImageSet
@@ -89,12 +89,12 @@ class SampleLock(ModelLock):
         paper="Wu, Xue et al.: Sample-specific backdoor based active intellectual property protection for deep neural networks, AICAS 2022, pp. 316-319; "
         "extended as SSAT, ACM TOMM 2024",
         taxonomy=TRIGGERS,
-        claims=(
-            *withstands("ftal", "prune"),
-            Claim("no better than chance and 5 points without a trigger", metric="unauthorised", most=0.15),
-        ),
+        claims=(Claim("no better than chance and 5 points without a trigger", metric="unauthorised", most=0.15),),
         limits=(
-            "whoever has the weights and labelled images trains the network back: compare with training from scratch on the same images",
+            (
+                "whoever has the weights and labelled images trains the network back, past training from scratch on the same: on fashion-mini 150 and 300 "
+                "labels give .79 and .81 of LeNet-5 (scratch .63, .72) and .77 and .82 of ResNet-8 (.61, .50)"
+            ),
             "whoever holds stolen pairs of images before and after can train a generator of his own",
             "the generator is the key: who was handed it can hand it on; keep it on a server, and let users send images",
             "the paper's variant answers wrongly with confidence, and a table of K entries or noise opens it",
