@@ -174,7 +174,7 @@ def _model(cell: Cell, run: Run, store: Store) -> nn.Module:
 
 def siblings(
     train: Train | str | Recipe, data: ImageSet, count: int = 19, *, model: nn.Module, base: nn.Module | str | None = None,
-    start: nn.Module | None = None, tuning: int = TUNING, thief_images: ImageSet | None = None, test: ImageSet | None = None,
+    start: nn.Module | None = None, tuning: int | None = None, thief_images: ImageSet | None = None, test: ImageSet | None = None,
     store: Store | None = None, jobs: int | None = None,
 ) -> Siblings:  # fmt: skip
     """Train siblings of ``model``: what its owner could just as well have made. Finished ones are read from the store.
@@ -195,7 +195,8 @@ def siblings(
         where training began: at a public network (``base``), at initial weights that others may have (``start``), or, with ``base="none"``, at
         weights drawn anew. One of them has to be said: it is the owner's word, and stands in every verdict.
     tuning, thief_images, test
-        siblings that are never ranked; with images of a thief's they are stolen from, so that verdicts know how many thieves would be missed.
+        siblings that are never ranked: references of IPGuard and CAE, and, with images of a thief's, victims of thefts, so that verdicts know how many
+        thieves would be missed. ``None`` trains five where ``thief_images`` are given, and none else.
     store, jobs
         where finished models are kept, and how many processes train.
 
@@ -217,6 +218,8 @@ def siblings(
         message = f"base is a network or 'none', not {began!r}"
         raise UsageError(message)
     kept = store or Store()
+    if tuning is None:
+        tuning = TUNING if thief_images is not None else 0
     made = plan(
         named, data, count, model=model, store=kept, start=kind, begin=began if isinstance(began, nn.Module) else None, tuning=tuning,
         thief_images=thief_images, test=test,
