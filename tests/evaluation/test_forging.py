@@ -12,6 +12,7 @@ from modelward import embedded_model, generator, load_data
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import OwnershipMethod
+from modelward.core.siblings import Siblings
 from modelward.evaluation import forging as module
 from modelward.evaluation.capacity import capacity
 from modelward.evaluation.forging import best_of, forging, guessing, secret_of
@@ -79,16 +80,16 @@ def test_neighbours_differ_from_the_secret_by_one_bit_or_in_the_user_alone() -> 
 def test_forging_stops_at_the_first_key_that_fits_and_says_the_best_of_q(
     images: ImageSet, strangers: list[Net], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (row,) = forging(SMALL["uchida"], strangers, images, strangers[1:], seed=7, count=2)
+    (row,) = forging(SMALL["uchida"], strangers, images, strangers[1:], siblings=Siblings(), seed=7, count=2)
     assert (row.value, row.n) == (0.0, 2)  # of the hardened variant secrets can only be tried
     assert row.extra["tries"] == 1000
     assert row.extra["best"]["2"] <= row.extra["best"]["1"]
     assert row.extra["best"]["2"] > row.extra["threshold"]
     solved = dataclasses.replace(SMALL["uchida"], variant="paper")
-    (row,) = forging(solved, strangers, images, strangers[1:], seed=7, count=50)
+    (row,) = forging(solved, strangers, images, strangers[1:], siblings=Siblings(), seed=7, count=50)
     assert (row.value, row.n, row.extra["best_of"]) == (1.0, 1, {"1": True})
     monkeypatch.setattr(module, "MOST_FORGERIES", 1)
-    (row,) = forging(SMALL["uchida"], strangers, images, strangers[1:], seed=7, count=50)
+    (row,) = forging(SMALL["uchida"], strangers, images, strangers[1:], siblings=Siblings(), seed=7, count=50)
     assert row.n == 1
 
 
