@@ -303,7 +303,7 @@ def test_a_lightly_tuned_thief_scores_below_every_independent_model(case: Enrolm
     assert max(v.statistic for v in thieves) < min(v.statistic for v in strangers)
     assert case.method.variant == "paper" or sum(v.found for v in thieves) > sum(v.found for v in strangers)
     for v in (*thieves, *strangers):
-        assert v.draws >= 19
+        assert v.draws >= 19 or not v.found
         assert v.p_value is not None
         assert v.found == v.matches
         assert not v.found or (v.p_value <= 0.05 + 1e-12 and v.strength)

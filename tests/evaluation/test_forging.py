@@ -94,15 +94,14 @@ def test_forging_stops_at_the_first_key_that_fits_and_says_the_best_of_q(
 
 
 def test_of_a_fingerprint_probes_are_chosen_after_the_fact_or_the_reason_is_told(images: ImageSet, strangers: list[Net]) -> None:
-    method = InFIP(count=20, references=2, alpha=0.2)
-    nulls = strangers[3:]
-    (row,) = forging(method, strangers[:3], images, nulls, seed=7, count=2)
+    method, kin = InFIP(count=20), Siblings(models=tuple(strangers[3:]), origin="code", start="none", images=images)
+    (row,) = forging(method, strangers[:3], images, [], siblings=kin, seed=7, count=2)
     assert (row.n, "probes chosen" in row.extra["how"]) == (2, True)
-    _, honest = method.protect(strangers[1], images, nulls=nulls, rng=generator(0))
+    _, honest = method.protect(strangers[1], images, siblings=kin, rng=generator(0))
     assert row.extra["best"]["1"] < method.verify(strangers[0], honest).statistic  # the choice brings the innocent nearer
-    (untold,) = forging(SAC(), strangers, images, strangers, seed=7, count=2)
+    (untold,) = forging(SAC(), strangers, images, strangers, siblings=kin, seed=7, count=2)
     assert (untold.n, untold.flags) == (0, (module.NO_FORGERY,))
-    assert forging(method, [], images, strangers, seed=7, count=2) == []
+    assert forging(method, [], images, strangers, siblings=kin, seed=7, count=2) == []
 
 
 def test_the_best_of_q_never_grows_and_is_reported_where_it_was_reached() -> None:

@@ -141,7 +141,7 @@ class InFIP(Fingerprint):
         rank = int((alike >= alike[candidates.own]).sum()) / len(alike)
         facts = {"random last layer": rank, "rules": list(self._rules), "settings": {**self.settings(), "rules": list(self._rules)},
                  "digests": [hashlib.sha256(one.numpy().tobytes()).hexdigest() for one in pixels]}  # fmt: skip
-        return Kit({"probes": pixels, "labels": classes, "pictures": pictures}, {"maps": maps}, make, facts)
+        return Kit({"probes": pixels, "labels": classes, "index": index, "pictures": pictures}, {"maps": maps}, make, facts)
 
     def _figures(self, key: Key, nulls: Sequence[nn.Module], thieves: Sequence[nn.Module]) -> dict[str, Any]:
         """Return what null models and thieves score by rule, the second condition, and what a random last layer leaves of the maps."""
