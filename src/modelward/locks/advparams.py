@@ -112,7 +112,7 @@ class AdvParams(ModelLock):
             "two builds of one model tell by their difference what was moved in either: hand out one build, and wrap its key for every user",
             "an authorised user holds the open model in memory, and the entries of the key: its tag keeps others' names off it, not the user's own on it",
         ),
-        cost="a forward and backward pass over 256 images for every parameter (paper) or every four (hardened): half a minute for a ResNet-8",
+        cost="a forward and backward pass over 256 images for every parameter (paper) or every four (hardened): a minute and a half for a ResNet-8",
         active=Active(
             carrier="parameter key: places and original bits",
             granularity="all or nothing",
