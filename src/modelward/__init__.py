@@ -226,7 +226,7 @@ __all__ = [
     "PruneFinetune", "PushMaps", "Quantise",
     "Question", "RandomNoise", "RecalibrateNorm", "Recipe", "Regularise", "RescaleNeurons", "ReverseLock", "SampleLock", "ShiftLogits", "SmoothLabels", "Store",
     "Study", "Suspect", "Transfer", "Uchida", "UndoGradient", "UnitMatch", "UnitOrder",
-    "UniversalPerturbation", "Verdict", "WeightDistance", "WeightNoise", "WeightShift", "WrapBlur", "WrapFlip",
+    "UniversalPerturbation", "ValueClusters", "Verdict", "WeightDistance", "WeightNoise", "WeightShift", "WrapBlur", "WrapFlip",
     "WrapJPEG", "WrapLabel", "WrapLevels", "WrapNoise", "WrapReconstruct", "WrapRound", "WrapSqueeze", "Zhang", "__version__", "audit", "battery",
     "build", "catalogue", "embedded_model", "find", "fit", "generator", "judge", "load_data", "load_model", "null_zoo", "pretrained", "read_key",
     "save_model", "scan", "siblings", "study", "write_key",
