@@ -100,7 +100,7 @@ ROWS = (
     Row("value-clusters", {"epochs": 2, "sizes": [2], "around": 2, "level": 0.9}),
     Row("nearest-sibling", {"epochs": 2, "share": 0.05, "sibling_epochs": 1}),
     Row("gradient-fill", {"share": 0.02}, random=False),
-    Row("layer-ridge", {"cut": 2}, random=False, steps=1),
+    Row("layer-ridge", {"cut": 2}, random=False),
     Row("clip-outliers", {"epochs": 2, "batch": 16, "keep": 0.9}),
     Row("head-surgery", {"how": "remap", "images": 64}, random=False),
     still("wrap-blur", kind="median"),

@@ -224,6 +224,15 @@ def test_a_gradient_fills_what_does_harm(mlp_victim: Net, parts: Study) -> None:
     assert theft.log["loss_after"] < theft.log["loss_before"]
 
 
+def test_random_features_do_not_look_at_the_victim(victim: Net, parts: Study) -> None:
+    control = LayerRidge(cut=2, images=0, untrained=True)
+    other = copy.deepcopy(victim)
+    for parameter in other.parameters():
+        parameter.data.zero_()
+    made = [control.steal(AttackerView.of_model(net, parts.attacker), rng=generator(0)).model for net in (victim, other)]
+    assert len({state_digest(model) for model in made}) == 1
+
+
 @pytest.mark.parametrize("cut", [1, 2, 9])
 def test_a_reader_of_features_is_stored_with_them(cut: int, victim: Net, parts: Study) -> None:
     theft = LayerRidge(cut=cut, images=0).steal(AttackerView.of_model(victim, parts.attacker), rng=generator(0)).model

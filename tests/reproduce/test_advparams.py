@@ -147,6 +147,15 @@ def test_the_gates_of_few_labels_have_two_sides() -> None:
     assert [line[-1] for line in label_gates([found("hardened", "fill-outliers", 1e-9)])] == ["**no**"]  # no try is no evidence
 
 
+def test_random_features_stand_beside_training_from_scratch() -> None:
+    ridge = few_labels(0.86, "layer-ridge")
+    ridge["extra"] = {**ridge["extra"], "fields": {"cut": 2}, "from_scratch": 0.78}
+    quiet = [found("hardened", finder, 1.0) for finder in ("equal-values", "value-clusters")]
+    assert [line[-1] for line in label_gates([*quiet, few_labels(0.7), ridge])] == ["yes", "yes"]
+    ridge["extra"]["from_scratch"] = 0.6
+    assert [line[-1] for line in label_gates([*quiet, few_labels(0.7), ridge])] == ["yes", "**no**"]
+
+
 def test_few_labels_are_told_apart_from_the_older_attempts() -> None:
     rows = [
         *good(),

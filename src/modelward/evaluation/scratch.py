@@ -28,6 +28,8 @@ def scratch_spec(spec: TheftSpec) -> TheftSpec | None:
     {'images': 30}
     >>> scratch_spec(TheftSpec("label-remap", "answers renamed")).fields["images"]
     40
+    >>> scratch_spec(TheftSpec("layer-ridge", "features read", {"cut": 2})).fields
+    {'cut': 2, 'untrained': True}
     >>> scratch_spec(TheftSpec("combined", "two steps", {"steps": [["ftal", {"images": 30}], ["distil", {}]]})).fields
     {'steps': [['scratch', {'images': 30}], ['distil', {}]]}
     """
@@ -37,6 +39,8 @@ def scratch_spec(spec: TheftSpec) -> TheftSpec | None:
     method = _labelled(spec)
     if method is None:
         return None
+    if spec.method == "layer-ridge":  # what the same regression makes of random weights
+        return TheftSpec("layer-ridge", "from scratch", {**spec.fields, "untrained": True})
     if not isinstance(method, FTAL):
         return TheftSpec("scratch", "from scratch", {"images": images_of(spec), **TRAINED})
     own = {name: value for name, value in spec.fields.items() if name in BUDGET}

@@ -106,7 +106,7 @@ class AdvParams(ModelLock):
         taxonomy=PARAMETERS,
         claims=(*withstands("prune"), Claim("no better than chance and 5 points without the key", metric="unauthorised", most=0.15)),
         limits=(
-            "whoever has labelled images trains the network back: compare with training from scratch on the same images",
+            "whoever has labelled images trains it back: 100 of fashion-mini give .70 of LeNet-5 (scratch .69), .72 of a CNN (.71), .69 of ResNet-8 (.58)",
             "values tell nothing of what was exchanged; what labelled images tell by their gradient is measured, not excluded",
             "batch normalisation measured anew on unlabelled images undoes the paper's variant",
             "two builds of one model tell by their difference what was moved in either: hand out one build, and wrap its key for every user",

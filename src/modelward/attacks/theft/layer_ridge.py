@@ -19,7 +19,7 @@ from modelward.core.result import Trace
 from modelward.core.view import AttackerView, Labels
 from modelward.models.assembly import Assembly
 from modelward.models.net import Net
-from modelward.models.parts import weight_layers
+from modelward.models.parts import fresh_like, weight_layers
 
 SIDE = 4  # maps are averaged down to so many places a side
 PENALTIES = tuple(10.0**power for power in range(-4, 5))
@@ -39,6 +39,8 @@ class LayerRidge(TheftMethod):
         1 reads what the last layer reads, 2 what the layer before it reads, and so on; beyond the first layer, what the first one reads.
     images
         that many of the thief's labelled images, spread over his set; 0 takes all.
+    untrained
+        read an untrained network of the same architecture instead: no theft, but the control, since features of random weights go far too.
 
     Examples
     --------
@@ -54,6 +56,7 @@ class LayerRidge(TheftMethod):
 
     cut: int = 1
     images: int = 100
+    untrained: bool = False
 
     def __post_init__(self) -> None:
         self._require(cut=(self.cut >= 1, ">= 1"), images=(self.images >= 0, ">= 0"))
@@ -73,10 +76,9 @@ class LayerRidge(TheftMethod):
         return logits
 
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
-        del rng
         view.targets()  # labels are what it needs
         own = view.images.few(self.images) if self.images else view.images
-        made = self.assemble([private_copy(view.weights)])
+        made = self.assemble([fresh_like(view.weights, rng=rng) if self.untrained else private_copy(view.weights)])
         kind = next(made.parts[0].parameters()).dtype
         parts = [self._features(made.parts[0], own.batch(slice(s, s + BATCH)).to(kind)).double() for s in range(0, len(own), BATCH)]
         weight, bias, facts = ridge(torch.cat(parts), F.one_hot(own.labels, made.classes).double())
