@@ -16,7 +16,7 @@ from modelward.audit.evidence import Taken, check_bundle, make_bundle
 from modelward.audit.judging import weigh
 from modelward.core.canonical import canonical_json
 from modelward.core.errors import FormatError, InputError, ModelwardError, UnsafeFileError, UsageError
-from modelward.core.guard import state_digest
+from modelward.core.guard import predict, state_digest
 from modelward.core.key import Key
 from modelward.core.ownership import Observation
 from modelward.core.suspect import Access
@@ -27,23 +27,24 @@ from modelward.report.evidence_page import evidence_html, summary
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 SIGNER = SigningKey.fresh()
-OUT = (dt.datetime.now(dt.UTC).date() + dt.timedelta(1)).isoformat()
+OUT = dt.datetime.now(dt.UTC).date().isoformat()
 EARLIER = (dt.datetime.now(dt.UTC).date() - dt.timedelta(9)).isoformat()
 
 
-def model(seed: int = 0) -> nn.Linear:
+def model(seed: int = 0) -> nn.Module:
     """Return a claimant's model; what it answers is in the key."""
-    made = nn.Linear(2, 2)
+    made = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     with torch.no_grad():
         for weight in made.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)))
+            weight.copy_(2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)))
     return made
 
 
 def small_key(count: int = 20, candidates: int = 20, own: int = 3) -> Key:
     """Return a fingerprint of drawn answers: every candidate has habits of its own."""
     figures = {"right": {"probes": [count // 2, count]}, "confidence": 0.8, "error": 0.1, "chance": 1 / 3}
-    members = [{"digest": f"{place:02x}" * 32, "seed": place, "figures": figures} for place in range(candidates)]
+    digests = [state_digest(model()) if place == own else f"{place:02x}" * 32 for place in range(candidates)]
+    members = [{"digest": digest, "seed": place, "figures": figures} for place, digest in enumerate(digests)]
     draws = {
         "of": "siblings", "own": own, "members": members, "origin": "code", "start": "none", "start_digest": None, "code": None, "images": None,
         "failed": [], "tuning": [], "smoke": False, "most": "", "thieves": {"weights": {"tried": 20, "missed": 1, "kinds": {}}}, "nulls": 0,
@@ -51,9 +52,11 @@ def small_key(count: int = 20, candidates: int = 20, own: int = 3) -> Key:
     }  # fmt: skip
     facts = {"settings": SAC().settings(), "calibrated": True, "classes": ["a", "b", "c"], "draws": draws}
     answers = 3 * torch.randn(candidates, count, 3, generator=torch.Generator().manual_seed(1))
+    probes = torch.randint(0, 256, (count, 1, 4, 4), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    if own < candidates:
+        answers[own] = predict(model(), probes)
     tensors = {
-        "probes": torch.zeros(count, 1, 4, 4, dtype=torch.uint8), "labels": torch.ones(count, dtype=torch.int64), "answers": answers,
-        "clean_answers": answers.clone(),
+        "probes": probes, "labels": torch.ones(count, dtype=torch.int64), "answers": answers, "clean": probes, "clean_answers": answers.clone(),
     }  # fmt: skip
     return Key("sac", "hardened", state_digest(model()), facts, tensors)
 
@@ -94,7 +97,7 @@ def test_a_bundle_gives_the_verdict_again_and_says_who_signed(bundle, committed)
     checked = check_bundle(bundle, trusted=SIGNER.public, released=OUT)
     assert checked.known
     assert replace(checked.verdict, headlines=verdict.headlines) == verdict
-    assert checked.verdict.headlines[-1].startswith(
+    assert checked.verdict.headlines[0].startswith(
         "The siblings and their answers are the owner's figures: nobody has asked the siblings again"
     )
     assert not check_bundle(bundle).known
@@ -234,7 +237,7 @@ def test_the_page_says_what_would_defeat_the_evidence(bundle):
         json.loads(open_envelope(make_bundle(KEY, answered(KEY), TAKEN, SIGNER))[0]), verdict, signer="x", known=True, notes=()
     )
     assert undated["defeats"][0].startswith("Nothing dates the key")
-    assert verdict["headlines"][0].startswith("By the owner's word training began at weights drawn anew")
+    assert verdict["headlines"][1].startswith("By the owner's word training began at weights drawn anew")
 
 
 def test_a_commitment_has_two_halves_that_are_never_overwritten(tmp_path):

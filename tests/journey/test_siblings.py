@@ -42,7 +42,7 @@ def train(images, labels, seed, epochs=10):
             steps.step()
     return model
 """
-TODAY = dt.datetime.now(dt.UTC).date()
+TODAY = dt.datetime.now(dt.UTC).date() - dt.timedelta(2)  # of the commitment: the suspect was seen a day later, and not in days to come
 LATER, EARLIER = (TODAY + dt.timedelta(1)).isoformat(), (TODAY - dt.timedelta(400)).isoformat()
 
 

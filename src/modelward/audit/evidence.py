@@ -165,11 +165,14 @@ def check_bundle(
                 "enrolled with)"
             )
             raise InputError(message)
+        if shown is not None and "draws" in key.facts and ownership(key.method, {}).differs(shown, key):
+            message = f"the model that was shown is the one that the key in {name} names, but what the key says that it answers or holds is not true of it"
+            raise UnsafeFileError(message)
         own = None if committed is None else replace(committed, roots=roots or committed.roots, released=released)
         told = UNASKED if siblings is None else str(ask_siblings(key, siblings, arch))
         verdict = weigh(observed, key, own, shown=shown is not None)
-        if key.facts.get("draws", {}).get("of") == "siblings":
-            verdict = replace(verdict, headlines=(*verdict.headlines, told))
+        if ownership(key.method, {}).drawn_over == "siblings":
+            verdict = replace(verdict, headlines=(told, *verdict.headlines))
         notes = _notes(statement, key, own, own_roots=bool(roots))
     except ModelwardError:
         raise

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelward.audit.enrolment import ownership
 from modelward.core.errors import InputError, UnsafeFileError
-from modelward.core.guard import predict, state_digest
+from modelward.core.guard import state_digest
 from modelward.core.key import Key
 from modelward.models import load_model
 
-CLOSE = 1e-3  # of logits: other machines round otherwise
 UNASKED = "The siblings and their answers are the owner's figures: nobody has asked the siblings again (--sibling-models DIR)."
 
 
@@ -31,7 +31,7 @@ class Asked:
 
 
 def ask_siblings(key: Key, folder: Path, arch: str | None = None) -> Asked:
-    """Ask the siblings in ``folder`` the clean images of ``key`` again.
+    """Ask the siblings in ``folder`` what ``key`` says that they answer, on its probes and on the clean images.
 
     Raises
     ------
@@ -40,12 +40,12 @@ def ask_siblings(key: Key, folder: Path, arch: str | None = None) -> Asked:
     UnsafeFileError
         when one of them answers otherwise than the key says.
     """
-    if key.facts.get("draws", {}).get("of") != "siblings":
+    if ownership(key.method, {}).drawn_over != "siblings":
         message = f"the draws behind this {key.method} key are no siblings; leave --sibling-models away"
         raise InputError(message)
     own, members = int(key.fact(float, "draws", "own")), key.fact(list, "draws", "members")
     place = {str(member["digest"]): number for number, member in enumerate(members) if number != own}
-    pixels, stored = key.tensor("clean"), key.tensor("clean_answers")
+    pixels, method = key.tensor("clean"), ownership(key.method, {})
     size = (int(pixels.shape[2]), int(pixels.shape[3]))
     found = set[int]()
     for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
@@ -53,7 +53,7 @@ def ask_siblings(key: Key, folder: Path, arch: str | None = None) -> Asked:
         number = place.get(state_digest(model))
         if number is None:
             continue
-        if float((predict(model, pixels) - stored[number]).abs().max()) > CLOSE * max(1.0, float(stored[number].abs().max())):
+        if method.differs(model, key, number):
             message = f"{path.name} is a sibling that the key names, but it answers otherwise than the key says"
             raise UnsafeFileError(message)
         found.add(number)

@@ -16,7 +16,7 @@ EXIT_CODES = {"stolen": 1, "related": 1, "not stolen": 0, "undecided": 3}
 _HEADLINES = {
     "stolen": "STOLEN ({strength} evidence): {suspect} has what the model behind {key} has of its own, and a commitment is older than the suspect.",
     "related": "RELATED ({strength} evidence): {suspect} and the model behind {key}: one was made from the other, or both from a third.",
-    "not stolen": "NOT STOLEN: {suspect} has nothing that the model behind {key} has of its own, and few thieves would be missed.",
+    "not stolen": "NOT STOLEN: what the model behind {key} has of its own was not found in {suspect}, and few thieves would be missed.",
     "undecided": "UNDECIDED: nothing can be concluded about {suspect} with {key}.",
 }
 _STYLES = {"stolen": "bold red", "related": "bold red", "not stolen": "bold green", "undecided": "bold yellow"}

@@ -32,6 +32,9 @@ DIRECTION = (
     "suspect was first seen (--commitment with --released)."
 )
 SAME = "The suspect is the very model that the key names: without a dated commitment that says nothing of whose it is."
+TAKEN = "The p-value speaks for the owner, and the second condition does not: it may take a claim away, and clears nobody."
+MANY = "p is small for one key and not for {count} that speak beside each other."
+BLIND = "The key does not fit, and that clears nobody: a copy whose units stand in another order costs its thief nothing. unit-match looks for it."
 UNSHOWN = "The claimant's model was not shown (--model): whoever enrols a copy of somebody else's gets a key that fits both."
 
 
@@ -136,6 +139,8 @@ class Standing:
         whether the claimant's model was shown to whoever decides; the holder of the key has it.
     same
         whether the suspect is the very model that the key names.
+    acquits
+        whether a score that does not fit may clear a suspect: not where a thief can hide at no cost.
     """
 
     method: str
@@ -151,6 +156,7 @@ class Standing:
     commitment: Commitment | None = None
     shown: bool = True
     same: bool = False
+    acquits: bool = True
 
     @property
     def older(self) -> bool:
@@ -180,8 +186,10 @@ def _decision(found: Finding, standing: Standing) -> tuple[Decision, Sequence[st
         return Decision.UNDECIDED, [
             f"{len(found.others)} {found.draws_of} stand behind the key, a decision needs {DRAWS[0]}: {missing} are missing."
         ]
+    if found.p > ALPHA + 1e-12:
+        return _unclaimed(standing.misses) if standing.acquits else (Decision.UNDECIDED, [BLIND])
     if not found.claims or found.p * standing.keys > ALPHA + 1e-12:
-        return _unclaimed(standing.misses)
+        return Decision.UNDECIDED, [TAKEN if not found.claims else MANY.format(count=standing.keys)]
     if standing.older:
         return Decision.STOLEN, [f"The key was committed to before the suspect was seen: {standing.commitment}."]
     if standing.forgeable:

@@ -31,7 +31,7 @@ class Key:
     facts
         JSON values: hyper-parameters, calibration scores, provenance. Never a secret by itself.
     tensors
-        arrays: probes, reference outputs, null scores.
+        arrays: probes, and what every candidate answers to them.
     """
 
     method: str
@@ -84,7 +84,7 @@ class Key:
 
     @property
     def calibrated(self) -> bool:
-        """True when null models stand behind the key."""
+        """True when draws stand behind the key: siblings, other secrets, or orders of units."""
         return bool(self.facts.get("calibrated", False))
 
 

@@ -181,6 +181,8 @@ def _late(commitment: Commitment, released: str | None) -> str | None:
         return f"The commitment of {time} ({commitment.where}) does not count: that day is still to come."
     if released is None:
         return None
+    if dt.date.fromisoformat(released) > dt.datetime.now(dt.UTC).date():
+        return f"The commitment ({commitment.where}) does not count: nobody has seen a suspect on {released}, which is still to come."
     if time is None:
         return f"The commitment ({commitment.where}) does not count: it has no date to compare with the suspect's release on {released}."
     if time >= dt.date.fromisoformat(released):

@@ -13,7 +13,7 @@ from modelward.core.errors import FormatError, InputError
 from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import REMEDY, Key
-from modelward.core.siblings import Siblings
+from modelward.core.siblings import ORIGINS, Siblings
 from modelward.ownership.sibling_guard import Figures, figures_of, near_copies, odd_one_out, useless
 
 CHOSEN = "The owner chose the siblings: nothing shows that none was left out."
@@ -129,7 +129,16 @@ def family_of(key: Key, answers: Tensor) -> Family:
     if not 0 <= own < len(members) or len(members) != len(answers):
         message = f"this {key.method} key names {len(members)} candidates and holds answers of {len(answers)}: {REMEDY}"
         raise FormatError(message)
+    if not bool(torch.isfinite(answers).all()):
+        message = f"this {key.method} key holds answers of its candidates that are no numbers: {REMEDY}"
+        raise FormatError(message)
+    if str(members[own].get("digest") if isinstance(members[own], dict) else "") != key.model_digest:
+        message = f"this {key.method} key puts another model than its own in the owner's place: {REMEDY}"
+        raise FormatError(message)
     origin, start = key.fact(str, "draws", "origin"), key.fact(str, "draws", "start")
+    if origin not in ORIGINS or start not in STARTS:
+        message = f"this {key.method} key says of its siblings what nothing says ({origin!r:.40}, {start!r:.40}): {REMEDY}"
+        raise FormatError(message)
     doubts = list[str]()
     if start == "unsaid":
         doubts.append(STARTS["unsaid"])
@@ -140,10 +149,10 @@ def family_of(key: Key, answers: Tensor) -> Family:
     if len(members) > 1:
         figures = [Figures.of(member) for member in members]
         doubts += [*near_copies(members, answers, own), *useless(figures, own), *odd_one_out(figures, own)]
-    words = [STARTS.get(start, start)] + ([CHOSEN] if origin == "models" else [])
+    words = [STARTS[start]] + ([CHOSEN] if origin == "models" else [])
     failed = key.fact(list, "draws", "failed")
     if failed:
-        words.append(f"{len(failed)} siblings could not be trained and are missing among the draws.")
+        words.append(f"{len(failed)} siblings could not be trained: each counts as a draw that is at least as close to any suspect.")
     return Family(own, len(members), tuple(doubts), tuple(words))
 
 

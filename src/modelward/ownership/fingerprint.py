@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,16 +14,16 @@ from torch import Tensor, nn
 from modelward.core.deciding import Finding
 from modelward.core.errors import InputError
 from modelward.core.families import OwnershipMethod
-from modelward.core.guard import state_digest
+from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Observation
 from modelward.core.siblings import EXTRACTED, Siblings
 from modelward.core.suspect import Access, Suspect
-from modelward.core.verdict import ALPHA
 from modelward.ownership.candidates import Candidates, family_of, spread
 
 CLEAN = 256
+CLOSE, SAME_LABELS = 2e-3, 0.98
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,12 +100,8 @@ class Fingerprint(OwnershipMethod):
             there = replace(key, tensors={**key.tensors, **placed})
             for thief in mine:
                 for access in (Access.WEIGHTS,) if self.needs is Access.WEIGHTS else tuple(Access):
-                    p = self._finding(self._observe(Suspect.of_model(thief.model, access=access), there), there).p
-                    _count(
-                        found.setdefault(access.value, {"tried": 0, "missed": 0, "kinds": {}}),
-                        thief.kind,
-                        missed=p is None or p > ALPHA + 1e-12,
-                    )
+                    caught = self._finding(self._observe(Suspect.of_model(thief.model, access=access), there), there).claims
+                    _count(found.setdefault(access.value, {"tried": 0, "missed": 0, "kinds": {}}), thief.kind, missed=not caught)
         return found
 
     def _accused(self, key: Key, nulls: Sequence[nn.Module]) -> dict[str, int]:
@@ -112,10 +109,10 @@ class Fingerprint(OwnershipMethod):
         read = accused = 0
         for model in nulls:
             try:
-                p = self._finding(self._observe(Suspect.of_model(model), key), key).p
+                claims = self._finding(self._observe(Suspect.of_model(model), key), key).claims
             except InputError:
                 continue
-            read, accused = read + 1, accused + int(p is not None and p <= ALPHA + 1e-12)
+            read, accused = read + 1, accused + int(claims)
         return {"nulls": read, "false_claims": accused, "unreadable": len(nulls) - read}
 
     def _figures(self, key: Key, nulls: Sequence[nn.Module], thieves: Sequence[nn.Module]) -> dict[str, Any]:
@@ -133,7 +130,19 @@ class Fingerprint(OwnershipMethod):
         method, own = self.enrolled(key), int(key.fact(float, "draws", "own"))
         distances, found = method._distances(observed, key)  # noqa: SLF001
         values = [float(value) for value in distances]
-        return replace(found, statistic=values[own], others=tuple(values[:own] + values[own + 1 :]))
+        lost = [-math.inf] * len(key.fact(list, "draws", "failed"))  # a sibling that could not be trained may have been the closest
+        return replace(found, statistic=values[own], others=tuple(values[:own] + values[own + 1 :] + lost))
+
+    def differs(self, model: nn.Module, key: Key, place: int | None = None) -> bool:
+        """Return whether ``model``, shown as the candidate at ``place`` (the owner's by default), has other parts than ``key`` holds of it."""
+        where = int(key.fact(float, "draws", "own")) if place is None else place
+        parts = {"clean_answers": predict(model, key.tensor("clean")), **self.enrolled(key)._parts(model, key, where)}  # noqa: SLF001
+        return any(not _close(part, key.tensor(name)[where]) for name, part in parts.items())
+
+    def _parts(self, model: nn.Module, key: Key, place: int) -> dict[str, Tensor]:
+        """Return what ``Kit.each`` holds of a candidate, as far as its model alone tells."""
+        del model, key, place
+        return {}
 
     @abstractmethod
     def _enrol(self, candidates: Candidates, data: ImageSet, *, rng: torch.Generator) -> Kit:
@@ -142,6 +151,16 @@ class Fingerprint(OwnershipMethod):
     @abstractmethod
     def _distances(self, observed: Observation, key: Key) -> tuple[Tensor, Finding]:
         """Return how far the suspect is from every candidate (m + 1,), small means alike, and a finding without them."""
+
+
+def _close(part: Tensor, stored: Tensor) -> bool:
+    """Return whether two tensors are the same but for another machine's rounding; what is no number is not."""
+    if part.shape != stored.shape:
+        return False
+    if not stored.is_floating_point():
+        return bool((part == stored).double().mean() >= SAME_LABELS)
+    gap = (part.double() - stored.double()).abs().max() if part.numel() else torch.zeros(())
+    return bool(gap <= CLOSE * max(1.0, float(stored.double().abs().max()) if stored.numel() else 0.0))
 
 
 def _placed(tensor: Tensor, own: int, part: Tensor) -> Tensor:

@@ -143,6 +143,10 @@ class InFIP(Fingerprint):
                  "digests": [hashlib.sha256(one.numpy().tobytes()).hexdigest() for one in pixels]}  # fmt: skip
         return Kit({"probes": pixels, "labels": classes, "index": index, "pictures": pictures}, {"maps": maps}, make, facts)
 
+    def _parts(self, model: nn.Module, key: Key, place: int) -> dict[str, Tensor]:
+        del place
+        return {"maps": self._heat(model, key.tensor("probes"), key.tensor("labels")).half()}
+
     def _figures(self, key: Key, nulls: Sequence[nn.Module], thieves: Sequence[nn.Module]) -> dict[str, Any]:
         """Return what null models and thieves score by rule, the second condition, and what a random last layer leaves of the maps."""
         null, theft = self._scores(nulls, key), self._scores(thieves, key)

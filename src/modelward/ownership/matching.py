@@ -196,6 +196,9 @@ class MatchingMethod(Fingerprint):
         spare = 1 - key.tensor("usual")
         return torch.where(spare > 0, rates / spare.clamp_min(1e-12), 1.0) if self.variant == "hardened" else rates
 
+    def _parts(self, model: nn.Module, key: Key, place: int) -> dict[str, Tensor]:
+        return {"labels": predict(model, key.tensor("probes")[place]).argmax(1)}
+
     def _figures(self, key: Key, nulls: Sequence[nn.Module], thieves: Sequence[nn.Module]) -> dict[str, Any]:
         """Return the paper's threshold, midway between the means of validation thieves and null models."""
         if self.variant != "paper" or not nulls or not thieves:

@@ -147,6 +147,10 @@ class SAC(Fingerprint):
 
         return Kit(shared, {"answers": torch.stack(answers)}, make, {"pool": {"name": pool.name, "size": len(pool)}})
 
+    def _parts(self, model: nn.Module, key: Key, place: int) -> dict[str, Tensor]:
+        del place
+        return {"answers": predict(model, key.tensor("probes"))}
+
     def _figures(self, key: Key, nulls: Sequence[nn.Module], thieves: Sequence[nn.Module]) -> dict[str, Any]:
         """Return the paper's threshold in every view: midway between the means of validation thieves and null models."""
         if self.variant != "paper" or not nulls or not thieves:

@@ -64,6 +64,10 @@ class UnitMatch(Fingerprint):
         each = [make(model, 0) for model in candidates.models]
         return Kit({}, {name: torch.stack([one[name] for one in each]) for name in each[0]}, make)
 
+    def _parts(self, model: nn.Module, key: Key, place: int) -> dict[str, Tensor]:
+        del key, place
+        return {f"{PREFIX}{name}": tensor.half() for name, tensor in weights_of(model).items()}
+
     def _observe(self, suspect: Suspect, key: Key) -> Observation:
         stored = {name.removeprefix(PREFIX): tensor.float() for name, tensor in key.tensors.items() if name.startswith(PREFIX)}
         model, count = suspect.model, int(next(iter(stored.values())).shape[0])

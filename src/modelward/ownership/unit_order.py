@@ -25,6 +25,7 @@ from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import ALPHA
 from modelward.marking.unit_maps import Placed, UnitMaps, answers_stay, unit_maps, weights_of
 from modelward.marking.unit_orders import OrderTest, order_test
+from modelward.ownership.candidates import SMOKE
 
 WEIGHTS = Taxonomy(
     Scenario.WHITE_BOX, Mechanism.FINGERPRINT_INTRINSIC, capacity=Capacity.ZERO_BIT, protection=Protection.PASSIVE, functions=(Function.OWNERSHIP,)
@@ -62,7 +63,7 @@ class UnitOrder(OwnershipMethod):
     >>> thief = FTAL(epochs=1).steal(AttackerView.of_model(source, images), rng=generator(1)).model
     >>> verdict = UnitOrder().verify(thief, key)
     >>> verdict.decision.value, verdict.p_value, verdict.draws
-    ('related', 0.001, 999)
+    ('undecided', 0.001, 999)
     """
 
     card: ClassVar[Card] = Card(
@@ -74,6 +75,7 @@ class UnitOrder(OwnershipMethod):
         limits=(
             "needs the suspect's weights, in the owner's architecture",
             "a copy whose units were permuted is not found: unit-match looks for it",
+            "a model of somebody else's can be put in the order of a suspect's units afterwards: a dated commitment alone makes it evidence",
             "says nothing where others may have the weights that training began with, such as those of a public network",
             "a model trained from scratch on the owner's answers has an order of its own",
         ),
@@ -81,6 +83,8 @@ class UnitOrder(OwnershipMethod):
     )
     needs: ClassVar[Access] = Access.WEIGHTS
     drawn_over: ClassVar[str] = "orders"
+    acquits: ClassVar[bool] = False
+    forgeable: ClassVar[bool] = True  # a model of the forger's own can be put in the order of any suspect's units
 
     draws: int = 10_000
 
@@ -151,11 +155,20 @@ class UnitOrder(OwnershipMethod):
         start = key.fact(str, "draws", "start")
         found = self._test(maps_of(key), owner, suspect, key)
         doubts = [SHARED if start in {"base", "start"} else STARTS["unsaid"]] if start != "none" else []
+        doubts += [SMOKE] if key.fact(bool, "draws", "smoke") else []
         doubts += [found.reason] if found.reason else []
         return Finding(
             1 - found.likeness, "units not alike in their order", exact=found.p, made=found.draws, draws_of=ORDERS, doubts=tuple(doubts),
             headlines=(STARTS["none"],) if start == "none" else (),
         )  # fmt: skip
+
+    def differs(self, model: nn.Module, key: Key, place: int | None = None) -> bool:
+        """Return whether ``model`` has other weights, or other groups of units, than ``key`` holds."""
+        del place
+        mine = weights_of(model)
+        held = {name.removeprefix(PREFIX): tensor for name, tensor in key.tensors.items() if name.startswith(PREFIX)}
+        same = mine.keys() == held.keys() and all(torch.equal(mine[name], held[name].float()) for name in mine)
+        return not same or maps_of(key) != unit_maps(model)
 
     def _test(self, maps: UnitMaps, owner: Mapping[str, Tensor], suspect: Mapping[str, Tensor], key: Key) -> OrderTest:
         """Return the test; its orders are drawn anew from the digest of the owner's model, so that everybody draws the same."""

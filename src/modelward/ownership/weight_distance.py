@@ -45,12 +45,15 @@ class WeightDistance(Fingerprint):
         claims=withstands("ftal", "prune", "quantise"),
         limits=(
             "needs the suspect's weights, in the owner's architecture and in the order of its units",
+            "a model of somebody else's can be put in the order of a suspect's units afterwards: a dated commitment alone makes it evidence",
             "a thief who trains his copy farther away than siblings lie from each other is missed",
             "without a shared start unit-order says more, and trains no siblings",
         ),
         cost="enrolment trains the siblings; verification: milliseconds",
     )
     needs: ClassVar[Access] = Access.WEIGHTS
+    acquits: ClassVar[bool] = False
+    forgeable: ClassVar[bool] = True  # a model of the forger's own can be put in the order of any suspect's units
 
     entries: int = 100_000
 
@@ -70,6 +73,10 @@ class WeightDistance(Fingerprint):
 
         each = [make(model, 0) for model in candidates.models]
         return Kit({}, {name: torch.stack([one[name] for one in each]) for name in each[0]}, make)
+
+    def _parts(self, model: nn.Module, key: Key, place: int) -> dict[str, Tensor]:
+        del key, place
+        return {f"{PREFIX}{name}": tensor.half() for name, tensor in self._some(weights_of(model)).items()}
 
     def _some(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights at the places that are kept, flat: those of one shape are the same for every model."""

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 HEADLINES = {
     "stolen": "The suspect {suspect} has what the owner's model has of its own, and the owner's key is older than the suspect.",
     "related": "The suspect {suspect} and the claimant's model are related: one was made from the other, or both from a third.",
-    "not stolen": "The suspect {suspect} has nothing that the owner's model has of its own.",
+    "not stolen": "What the owner's model has of its own was not found in the suspect {suspect}, and few thieves would be missed.",
     "undecided": "Nothing can be concluded about the suspect {suspect} from this evidence.",
 }
 _FEW = 59

@@ -88,7 +88,7 @@ def label_gates(rows: Rows) -> list[list[object]]:
             else ("by equal values and heaps no more is found than blindly, p > .05", "19 of 20")
         )
         lines.append([f"{name}: {words[0]}", words[1], f"{held} of {count}", count, yes(held >= enough > 0)])
-        scratch, best = _without(rows, arch, CLAIMED), _best(rows, arch, landing, CLAIMED)
+        scratch, best = _scratch(rows, arch, CLAIMED), _best(rows, arch, landing, CLAIMED)
         if landing != EDGE and scratch and best:
             lines.append([f"{name}: {CLAIMED} labels, the best attempt ({best[0]})", f"<= scratch + {100 * MARGIN:.0f} points, {scratch['value'] + MARGIN:.2f}",
                           figure(best[1]), best[1]["n"], yes(best[1]["value"] <= scratch["value"] + MARGIN)])  # fmt: skip
