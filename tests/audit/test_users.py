@@ -160,7 +160,19 @@ def test_a_revoked_user_is_refused_and_traced(leaked):
 
 def verdict(statistic: float, p: float | None, parametric: float | None = None) -> Verdict:
     return Verdict(
-        Decision.UNDECIDED, "zhang", "hardened", "s", statistic, 0.3, p, 199, "other secrets", 1, "label", parametric_p=parametric
+        Decision.UNDECIDED,
+        "zhang",
+        "hardened",
+        "s",
+        statistic,
+        0.3,
+        p,
+        199,
+        "other secrets",
+        1,
+        "label",
+        statistic <= 0.3,
+        parametric_p=parametric,
     )
 
 
