@@ -25,7 +25,7 @@ def test_the_readme_runs_as_one_script(tmp_path, capsys):
     script.write_text("\n".join(python_blocks((ROOT / "README.md").read_text())))
     runpy.run_path(str(script), run_name="__main__")
     thief, stranger = capsys.readouterr().out.splitlines()
-    assert thief.startswith("related, weak evidence: deviation not shared (temp) ")
+    assert thief.startswith("related, weak evidence: deviation of the answers not shared (temp) ")
     assert thief.endswith(", p = 0.05 over 19 siblings of the owner's model")
     assert stranger.startswith("undecided: ")  # not accused; without thefts that were tried nobody is cleared either
     assert float(re.search(r"p = (0?\.\d+|1) over 19 siblings of the owner's model$", stranger).group(1)) > 0.05

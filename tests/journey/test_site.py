@@ -28,7 +28,7 @@ def run(command, home, folder):
 @pytest.mark.parametrize(
     ("script", "lines"),
     [
-        ("was_it_stolen", ["thief:    stolen: ", "by label: stolen: ", "stranger: not stolen: "]),
+        ("was_it_stolen", ["thief:    related, weak evidence: ", "by label: related, weak evidence: ", "stranger: "]),
         ("how_robust", ["noise ", "fgsm ", "pgd ", "pgd margin "]),
         ("remote_suspect", ["exit codes: 1 1"]),
     ],
