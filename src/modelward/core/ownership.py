@@ -23,6 +23,14 @@ from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Misses, Verdict
 
 
+class NotTaken(InputError):  # noqa: N818  # says what happened to the mark
+    """A mark was embedded and not taken well enough to be claimed; ``model`` carries what there is of it."""
+
+    def __init__(self, message: str, model: nn.Module) -> None:
+        super().__init__(message)
+        self.model = model
+
+
 @dataclass(frozen=True, eq=False)
 class Observation:
     """What a suspect answered, raw: enough to recompute the verdict without the suspect.

@@ -74,7 +74,7 @@ class InFIP(Fingerprint):
     >>> _, key = method.protect(source, images, rng=generator(0))
     >>> verdict = method.verify(source, key)
     >>> abs(round(verdict.statistic, 4)), verdict.decision.value, key.tensor("maps").shape
-    (0.0, 'undecided', torch.Size([1, 20, 28, 28]))
+    (0.0, 'undecided', torch.Size([1, 1, 20, 28, 28]))
     """
 
     card: ClassVar[Card] = Card(

@@ -21,7 +21,7 @@ def disputed(labels: Tensor) -> Tensor:
     [0.0, 0.6931471805599453]
     """
     shares = shares_of(labels)
-    return -(shares * shares.clamp_min(1e-12).log()).sum(1)
+    return (shares * shares.clamp_min(1e-12).log()).sum(1).abs()
 
 
 def shares_of(labels: Tensor, classes: int = 1) -> Tensor:

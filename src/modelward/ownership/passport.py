@@ -202,7 +202,7 @@ class Passport(MarkMethod):
             found = self._signs(self._scales(made, mark.facts, mark.tensors), bits)
             if not found.statistic:
                 break
-        require_taken(found, self.card.name, ("alpha_sign", self.alpha_sign))
+        require_taken(found, made, self.card.name, ("alpha_sign", self.alpha_sign))
         return made
 
     def _scales(self, model: nn.Module, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Tensor:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from modelward.core.card import Capacity, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.deciding import Finding
-from modelward.core.errors import FormatError, InputError
+from modelward.core.errors import FormatError
 from modelward.core.images import ImageSet
 from modelward.core.key import REMEDY, Key
-from modelward.core.ownership import Attack, Observation
+from modelward.core.ownership import Attack, NotTaken, Observation
 from modelward.core.rng import forked
 from modelward.core.suspect import Access, Suspect
 from modelward.marking.alignment import aligned
@@ -84,7 +84,7 @@ class WeightMethod(MarkMethod):
             found = self._read(made, mark)
             if not found.statistic:
                 break
-        require_taken(found, self.card.name, self._strength)
+        require_taken(found, made, self.card.name, self._strength)
         return made
 
     def _read(self, model: nn.Module, mark: Mark) -> Finding:
@@ -124,12 +124,12 @@ class WeightMethod(MarkMethod):
         """Return what is added to the loss."""
 
 
-def require_taken(found: Finding, who: str, strength: tuple[str, float]) -> None:
-    """Raise `InputError` where a mark was not taken well enough to be claimed, though it could have been."""
+def require_taken(found: Finding, model: nn.Module, who: str, strength: tuple[str, float]) -> None:
+    """Raise `NotTaken` where a mark was not taken well enough to be claimed, though it could have been."""
     name, value = strength
     if value and found.ceiling is not None and 0 <= found.ceiling < found.statistic:
         message = f"{who}: after {ROUNDS} rounds {found.statistic:.0%} are {found.name}, which proves nothing; train longer, or raise {name} above {value:g}"
-        raise InputError(message)
+        raise NotTaken(message, model)
 
 
 def with_reference(mark: Mark, model: nn.Module, prefix: str = REFERENCE) -> Mark:

@@ -28,6 +28,7 @@ class EqualValues(Filling):
 
     Examples
     --------
+    >>> import torch
     >>> EqualValues().flag({"w": torch.tensor([0.5, 0.1, 0.5, 0.2, 0.3])})["w"].tolist()
     [True, False, True, False, False]
     """
@@ -48,6 +49,7 @@ class EqualValues(Filling):
 def repeated(tensor: Tensor) -> Tensor:
     """Return which entries have a value that occurs more than once (n,).
 
+    >>> import torch
     >>> repeated(torch.tensor([[1.0, 2.0], [1.0, 3.0]])).tolist()
     [True, False, True, False]
     """

@@ -16,7 +16,7 @@ from modelward.core.errors import UsageError
 from modelward.core.families import Theft, TheftMethod
 from modelward.core.guard import private_copy
 from modelward.core.images import ImageSet
-from modelward.core.ownership import OwnershipMethod
+from modelward.core.ownership import NotTaken, OwnershipMethod
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView
 
@@ -81,7 +81,10 @@ class Overwrite(TheftMethod):
         scheme = self._scheme()  # a wrong setting costs no query
         copy = private_copy(view.weights)
         images = labelled(view.images, view.targets())
-        model, _ = scheme.protect(copy, images, rng=rng)
+        try:
+            model, _ = scheme.protect(copy, images, rng=rng)
+        except NotTaken as error:  # a thief does not care whether his own mark can be claimed
+            model = error.model
         for parameter in model.parameters():
             parameter.requires_grad_(True)
             parameter.grad = None
