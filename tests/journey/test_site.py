@@ -75,7 +75,7 @@ def test_the_tutorial_for_marks_runs(modelward, tmp_path, monkeypatch):
         done = modelward(*words)
         assert done.code == expected, (words, done.out, done.err)
         lines += done.out.splitlines()
-    words = ("UNDECIDED: ", "STOLEN: ", "Consistent, signer trusted.")
+    words = ("UNDECIDED: ", "STOLEN (moderate evidence): ", "Consistent, signer trusted.")
     assert [next(i for i, line in enumerate(lines) if line.startswith(word)) for word in words] == sorted(
         next(i for i, line in enumerate(lines) if line.startswith(word)) for word in words
     )
