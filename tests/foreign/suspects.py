@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from tests.foreign.loop import Script, digest_of_state
+from tests.foreign.ours import OurScript
 from torch import Tensor, nn
 
 from modelward.core.images import ImageSet
@@ -43,7 +44,7 @@ class Suspected:
     kind: str
     name: str
     had: str
-    script: Script
+    script: Script | OurScript
     images: ImageSet
     seed: int
     before: Change | None = None
@@ -75,6 +76,7 @@ class Suspected:
     def _trained(self, folder: Path | None) -> nn.Module:
         script, rng = self.script, generator(derive_seed("change", self.seed))
         if self.teacher is not None:
+            assert isinstance(script, Script)
             script = script.but(teacher=self.teacher.model(folder))
         if self.before is not None:
             model = script.untrained(self.images.pixels, self.images.labels, self.seed)
@@ -100,14 +102,26 @@ class World:
         images of the same classes that the owner does not have.
     base
         the public state dict that the owner began at, if he did.
+    strangers_by
+        the script of everybody else, where the owner's is ours.
     """
 
     name: str
-    script: Script
+    script: Script | OurScript
     images: ImageSet
     others: ImageSet
     seed: int
     base: Mapping[str, Tensor] | None = None
+    strangers_by: Script | None = None
+
+    @property
+    def foreign(self) -> Script:
+        """The script of strangers and thieves."""
+        if self.strangers_by is not None:
+            return self.strangers_by
+        if isinstance(self.script, OurScript):
+            raise TypeError("an owner by our recipe needs strangers_by: strangers are trained by another loop")
+        return self.script
 
     @property
     def owner(self) -> Suspected:
@@ -135,7 +149,7 @@ def _part(images: ImageSet, count: int, seed: int) -> ImageSet:
 def _plans(world: World, seed: int, turn: int) -> Iterator[tuple[str, Script, ImageSet]]:
     """Yield one stranger of each kind; ``turn`` 0, 1, ... picks among the variants of a kind."""
     mine, other = world.images, world.others
-    plain = world.script.but(start=None, epochs=world.script.epochs * (1 if world.base is None else 2))
+    plain = world.foreign.but(start=None, epochs=world.foreign.epochs * (1 if world.base is None else 2))
     half = _joined(_part(mine, len(mine) // 2, seed), _part(other, len(other) // 2, seed))
     yield "same net, owner's images", plain, mine
     yield "same net, disjoint", plain, other
@@ -155,7 +169,7 @@ def _plans(world: World, seed: int, turn: int) -> Iterator[tuple[str, Script, Im
     changed = (plain, plain.but(optimiser=kinds[0]), plain.but(moved=True))[turn % 3]
     yield "owner's start", changed.but(start=first), mine if turn % 2 else other
     if world.base is not None:
-        tuned = world.owner.script
+        tuned = world.foreign.but(start=world.base)
         yield "public base, owner's script and images", tuned, mine
         yield "public base, owner's script, disjoint", tuned, other
         yield "public base, other optimiser", tuned.but(optimiser=kinds[turn % len(kinds)]), other if turn % 2 else mine
@@ -220,7 +234,7 @@ def rounded(bits: int) -> Change:
 def thieves(world: World, stolen: nn.Module, *, seed: int = 0) -> list[Suspected]:
     """Return 14 thieves who had the weights of ``stolen`` and 14 who only asked it."""
     stolen = copy.deepcopy(stolen).eval()
-    net, own = world.script.net, world.others
+    net, own = world.foreign.net, world.others
     tune = Script(net=net, start=stolen.state_dict(), classes=len(own.classes))
     taught, still = tune.but(teacher=stolen, hard=True), tune.but(epochs=0)
     learn = Script(net=net, epochs=15, teacher=stolen, classes=len(own.classes))

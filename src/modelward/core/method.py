@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ class Method:
             if name not in known:
                 message = f"{cls.card.name} has no setting {name!r}{nearest(name, known)}; it has {', '.join(known)}"
                 raise UsageError(message)
-        hints = typing.get_type_hints(cls)
+        hints = _hints(cls)
         for name, value in settings.items():
             if not _fits(value, hints[name]):
                 wanted = str(getattr(hints[name], "__name__", hints[name])).replace("typing.", "")
@@ -69,6 +70,12 @@ class VariantMethod(Method):
         if self.variant not in {"paper", "hardened"}:
             message = f"variant is 'paper' or 'hardened', not {self.variant!r}"
             raise UsageError(message)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Return the types of a method's fields; a judge asks for them with every verdict."""
+    return typing.get_type_hints(cls)
 
 
 def _fits(value: Any, hint: Any) -> bool:
