@@ -6,10 +6,13 @@ Pages land in docs/methods, pictures in docs/images/methods; both are committed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from modelward.cli.method_card import default_of, default_words, parameter_docs
 from modelward.core.catalogue import catalogue
@@ -83,6 +86,7 @@ def page(method: type[Method]) -> str:
     ):
         if words:
             lines += [f"## {title}", "", *(f"- {prose(str(text))}" for text in words), ""]
+    lines += measured(card.name)
     if card.active is not None:
         lines += ["## As active protection", "", "| asked | |", "|---|---|"]
         lines += [f"| {name.replace('_', ' ')} | {cell(words)} |" for name, words in vars(card.active).items()]
@@ -93,6 +97,32 @@ def page(method: type[Method]) -> str:
         lines += ["## In Python", "", "```pycon", parts["Examples"], "```", ""]
     lines += [f"Source: `{method.__module__}`, class `{method.__name__}`.", ""]
     return "\n".join(lines)
+
+
+@functools.cache
+def truth() -> list[dict[str, Any]]:
+    """Return the rows of docs/results/truth.json."""
+    path = DOCS / "results" / "truth.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def measured(name: str) -> list[str]:
+    """Return what a method says of strangers and of thieves, as lines; nothing for a method without such rows."""
+    rows = [row for row in truth() if row.get("method") == name and row["table"] in {"strangers", "thieves"} and row["n"]]
+    if not rows:
+        return []
+    lines = [
+        "## Strangers and thieves",
+        "",
+        "From [the results](../results/truth.md), where the owners are described; intervals are exact, of 95 %.",
+        "",
+    ]
+    lines += ["| owner | suspects | asked for | found | undecided | not stolen |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        who = "strangers" if row["table"] == "strangers" else f"thieves who had {row['had']}"
+        found = f"{row['found']} of {row['n']} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+        lines.append(f"| {row['owner']} | {who} | {row['access']} | {found} | {row['undecided']} | {row['not_stolen']} |")
+    return [*lines, ""]
 
 
 def shell_line(method: type[Method]) -> str:

@@ -10,6 +10,8 @@ from tests.foreign import NETS, Script, World, strangers, thieves
 
 from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
+from modelward.core.rng import generator
+from modelward.marking.unit_maps import answers_stay, unit_maps
 
 QUICK = Script(net="strided", epochs=2, rate=5e-3, batch=32, classes=3)
 
@@ -95,3 +97,10 @@ def test_siblings_share_the_base_and_a_public_base_has_its_own_strangers(world: 
     assert state_digest(start) == state_digest(base)
     assert sum(s.kind.startswith("public base") for s in strangers(based, per_kind=1)) == 4
     assert len({world.sibling(number).digest for number in range(5)}) == 5
+
+
+@pytest.mark.parametrize("net", ["lenet", "res", "strided", "vgg", "wide"])
+def test_the_units_of_nets_that_others_wrote_can_be_followed(net: str):
+    model = QUICK.but(net=net).untrained(torch.zeros(1, 1, 16, 16), torch.tensor([2]), 1).eval()
+    assert unit_maps(model).log_orders() > 20
+    assert answers_stay(model, torch.randint(0, 256, (8, 1, 16, 16), dtype=torch.uint8), rng=generator(0))

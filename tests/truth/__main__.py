@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,37 +13,51 @@ from tests.truth.judging import guard, kept, named, rate
 from tests.truth.marking import MARKS, forged, marked
 from tests.truth.orders import orders
 from tests.truth.simulation import CASES, simulate
-from tests.truth.worlds import photographs, scenes
+from tests.truth.worlds import Scene, photographs, scenes
 
 CHUNK = 500
 
 
-def parts(folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Return all parts by name, in the order in which they are done."""
-    found: dict[str, Callable[[], dict[str, Any]]] = {}
-    known = scenes(folder)
+Part = Callable[[], dict[str, Any]]
+
+
+def _fingerprints(known: dict[str, Scene], folder: Path) -> Iterator[tuple[str, Part]]:
+    """Yield what fingerprints and weight tests say of the named owners, and what all owners of a recipe get."""
     for name, scene in known.items():
         for method in ("sac-jc", "sac", "unit-order", "unit-match", *(["weight-distance"] if scene.start == "base" else [])):
-            found[f"named {name} {method}"] = partial(named, scene, method, folder)
-    found["guard foreign"] = partial(guard, known["foreign"], folder)
-    found["orders foreign"] = partial(orders, known["foreign"], folder)
+            yield f"named {name} {method}", partial(named, scene, method, folder)
+    yield "guard foreign", partial(guard, known["foreign"], folder)
+    yield "orders foreign", partial(orders, known["foreign"], folder)
     for name in ("foreign", "ours"):
         for method in ("sac-jc", "sac", "unit-match"):
-            found[f"rate {name} {method}"] = partial(rate, known[name], method, folder)
+            yield f"rate {name} {method}", partial(rate, known[name], method, folder)
     for name, scene in known.items():
-        found[f"named {name} ipguard"] = partial(named, scene, "ipguard", folder)
-    for method in MARKS:
-        found[f"marked ours {method}"] = partial(marked, known["ours"], method, folder)
-        found[f"forged ours {method}"] = partial(forged, known["ours"], method, folder)
+        yield f"named {name} ipguard", partial(named, scene, "ipguard", folder)
     for method in ("infip", "cae"):
-        found[f"named foreign {method}"] = partial(named, known["foreign"], method, folder)
+        yield f"named foreign {method}", partial(named, known["foreign"], method, folder)
     for method in ("sac-jc", "unit-order"):
-        found[f"named photographs {method}"] = partial(_on_photographs, method, folder)
+        yield f"named photographs {method}", partial(_on_photographs, method, folder)
+
+
+def _marks(scene: Scene, folder: Path) -> Iterator[tuple[str, Part]]:
+    """Yield what marks say, and what forgers get."""
+    for method in MARKS:
+        yield f"marked ours {method}", partial(marked, scene, method, folder)
+        yield f"forged ours {method}", partial(forged, scene, method, folder)
+
+
+def _simulations() -> Iterator[tuple[str, Part]]:
+    """Yield the simulations in chunks, so that they can be stopped."""
     for method, (_, _, count) in CASES.items():
         for m in (19, 39, 59):
             for first in range(0, count, CHUNK):
-                found[f"simulation {method} {m} {first}"] = partial(simulate, method, m, first=first, repetitions=CHUNK)
-    return found
+                yield f"simulation {method} {m} {first}", partial(simulate, method, m, first=first, repetitions=CHUNK)
+
+
+def parts(folder: Path) -> dict[str, Part]:
+    """Return all parts by name, in the order in which they are done."""
+    known = scenes(folder)
+    return {**dict(_fingerprints(known, folder)), **dict(_marks(known["ours"], folder)), **dict(_simulations())}
 
 
 def _on_photographs(method: str, folder: Path) -> dict[str, Any]:

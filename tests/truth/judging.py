@@ -99,7 +99,9 @@ def rate(scene: Scene, name: str, folder: Path) -> dict[str, Any]:
     every = [(one, one.model(folder)) for one in scene.strangers() if one.kind not in SHARED_START]
     owners = []
     for number in range(scene.owners):
-        _, key = method.protect(scene.owner(number).model(folder), scene.pool, siblings=family.given(scene, thieves=False), rng=generator(number))
+        _, key = method.protect(
+            scene.owner(number).model(folder), scene.pool, siblings=family.given(scene, thieves=False), rng=generator(number)
+        )
         owners.append(_short(verdicts(method, key, every)))
     return {"method": name, "suspects": [one.name for one, _ in every], "kinds": [one.kind for one, _ in every], "owners": owners}
 
@@ -108,8 +110,8 @@ def _short(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """Return the p-values by way of asking, and words where nothing was decided for another reason."""
     found: dict[str, list[Any]] = {}
     for one in rows:
-        said = one["p"] if one["decision"] in {"stolen", "related"} or one.get("p", 0) is not None and one["decision"] != "unreadable" else one["decision"]
         claimed = one["decision"] in {"stolen", "related"}
+        said = one["decision"] if one.get("p") is None else one["p"]
         found.setdefault(one["access"], []).append([said, claimed])
     return found
 

@@ -34,9 +34,7 @@ CASES: dict[str, tuple[OwnershipMethod, tuple[Access, ...], int]] = {
 
 def net(weights: list[Tensor]) -> nn.Module:
     """Return a net of one hidden layer with these weights."""
-    model = nn.Sequential(
-        nn.Flatten(), nn.Linear(math.prod(SHAPE), HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES, bias=False)
-    )
+    model = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(SHAPE), HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES, bias=False))
     with torch.no_grad():
         model[1].weight.copy_(weights[0])
         model[1].bias.copy_(-weights[0].sum(1) / 2)  # centred images: without that one class gets them all
@@ -54,7 +52,7 @@ SUSPECTS: dict[str, Callable[[list[Tensor], torch.Generator], list[Tensor]]] = {
     "scaled down": lambda shared, rng: [0.1 * part for part in _drawn(shared, rng)],
     "over-confident": lambda shared, rng: [8 * part for part in _drawn(shared, rng)],
     "constant": lambda shared, rng: [_drawn(shared, rng)[0], torch.zeros_like(shared[1])],
-    "the shared part": lambda shared, rng: shared,
+    "the shared part": lambda shared, _: shared,
     "nothing shared": lambda shared, rng: _drawn([torch.zeros_like(part) for part in shared], rng),
 }
 CONTINUOUS = ("independent", "scaled down", "over-confident", "nothing shared")

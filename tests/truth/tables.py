@@ -22,6 +22,12 @@ from modelward.statistics import bootstrap, clopper_pearson
 FOUND = {"stolen", "related"}
 ACROSS = "distilled across architectures"
 COMMAND = "python -m tests.truth.train MODELS && python -m tests.truth MODELS && python -m tests.truth.tables MODELS docs/results"
+WHO = (
+    "Owners, siblings, strangers and thieves on 2,000 images of fashion-mini each: `foreign` is an owner with a training loop, net and optimiser of his "
+    "own, `ours` one who used `modelward.fit`, `base` one who fine-tuned a public network and says so. Strangers and thieves come from the foreign loop, "
+    "whoever the owner is. Every key has 19 siblings and, where nothing else is said, a commitment that is older than the suspect. *Found* counts the "
+    "verdicts stolen and related."
+)
 Row = dict[str, Any]
 
 
@@ -55,7 +61,9 @@ def named(part: Mapping[str, Any], owner: str) -> Iterator[Row]:
         yield _counted("strangers by kind", {**who, "kind": kind, "access": access, "declared": kind in shared}, rows)
     for (access,), rows in _grouped([one for one in strangers if one["kind"] not in shared], "access"):
         yield _counted("strangers", {**who, "access": access}, rows)
-    for (had, access), rows in _grouped([{**one, "had": ACROSS if one["kind"] == ACROSS else one["had"]} for one in taken], "had", "access"):
+    for (had, access), rows in _grouped(
+        [{**one, "had": ACROSS if one["kind"] == ACROSS else one["had"]} for one in taken], "had", "access"
+    ):
         yield _counted("thieves", {**who, "had": had, "access": access}, rows)
 
 
@@ -63,15 +71,17 @@ def rates(part: Mapping[str, Any], recipe: str) -> Iterator[Row]:
     """Yield the mean share of strangers that owners of a recipe accuse, with a bootstrap interval over owners."""
     for access in part["owners"][0]:
         told = [[claimed for said, claimed in owner[access] if said != "unreadable"] for owner in part["owners"]]
-        decided = [[said for said, _ in owner[access] if not isinstance(said, str)] for owner in part["owners"]]
+        doubted = [
+            any(not claimed and not isinstance(said, str) and said <= ALPHA for said, claimed in owner[access]) for owner in part["owners"]
+        ]
         shares = [sum(one) / len(one) for one in told if one]
         if not shares:
             continue
-        bounds = bootstrap(np.array(shares), lambda drawn: float(drawn.mean()), seed=0)
+        bounds = bootstrap(np.array(shares), lambda drawn: float(drawn.mean()), rng=np.random.default_rng(0))
         yield {
             "table": "rate over owners", "recipe": recipe, "method": part["method"], "access": access, "owners": len(shares),
             "strangers": len(told[0]), "n": sum(map(len, told)), "value": float(np.mean(shares)), "ci_low": bounds.low, "ci_high": bounds.high,
-            "shares": [round(share, 4) for share in shares], "undecided_owners": sum(not one for one in decided),
+            "shares": [round(share, 4) for share in shares], "undecided_owners": sum(doubted),
         }  # fmt: skip
 
 
@@ -113,11 +123,13 @@ def everything(folder: Path) -> list[Row]:
         elif kind == "guard":
             rows += guarded(part)
         elif kind == "forged":
-            tried = sum(one["tried"] for one in part["rows"])
-            rows.append({"table": "forged", "method": part["method"], "models": len(part["rows"]), "n": tried,
-                         "fits": sum(one["fits"] for one in part["rows"]), "found": sum(one["stolen"] for one in part["rows"]), "why": part.get("why", "")})  # fmt: skip
+            sums = {name: sum(one[key] for one in part["rows"]) for name, key in (("n", "tried"), ("fits", "fits"), ("found", "stolen"))}
+            rows.append({"table": "forged", "method": part["method"], "models": len(part["rows"]), **sums, "why": part.get("why", "")})
         elif kind == "orders":
-            rows += [_counted("orders", {"owner": owner, "method": "unit-order", "change": one["change"]}, one["rows"]) for one in part["changes"]]
+            rows += [
+                _counted("orders", {"owner": owner, "method": "unit-order", "change": one["change"]}, one["rows"])
+                for one in part["changes"]
+            ]
     return rows + list(simulated([part for stem, part in parts.items() if stem.startswith("simulation")]))
 
 
@@ -155,7 +167,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
         "unit-order on nets of one shape", ["both nets", "found", "undecided", "unreadable"],
         [[r["change"], _cell(r), r["undecided"], r["unreadable"]] for r in of["orders"]],
     ), (
-        "Forged keys, as if dated before the suspect (goal: none is \"stolen\")", ["method", "models", "tries", "fit", "stolen"],
+        "Forged keys, as if dated before the suspect (goal: none is said to be stolen)", ["method", "models", "tries", "fit", "stolen"],
         [[r["method"], r["models"], r["n"], r["fits"], r["found"]] for r in of["forged"]],
     ), (
         "Simulation: share with p <= .05 (goal: at most .05 and three standard errors)",
@@ -172,12 +184,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 def document(folder: Path) -> dict[str, Any]:
     """Return the results document."""
     rows = everything(folder)
-    paragraphs = [
-        "Owners, siblings, strangers and thieves on 2,000 images of fashion-mini each: `foreign` is an owner with a training loop, net and optimiser of his own, `ours` one "
-        "who used `modelward.fit`, `base` one who fine-tuned a public network and says so. Strangers and thieves come from the foreign loop, whoever the owner is. Every key "
-        "has 19 siblings and, where nothing else is said, a commitment that is older than the suspect. `Found` counts \"stolen\" and \"related\".",
-        "No statistic was chosen on these owners: that was done on three others, of another cut (decision 0018).",
-    ]
+    paragraphs = [WHO, "No statistic was chosen on these owners: that was done on three others, of another cut (decision 0018)."]
     seconds = sum(json.loads(path.read_text())["seconds"] for path in (folder / "rows").glob("*.json"))
     return {
         "schema": "modelward/results", "version": 1, "name": "truth", "title": "Does a verdict hold?", "paragraphs": paragraphs,

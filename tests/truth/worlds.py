@@ -133,4 +133,6 @@ def photographs() -> Scene:
     """Return an owner on CIFAR-10."""
     mine, theirs, _, pool, test = _cut("cifar10-jpeg", 4000, 1000, 9)
     script = OurScript(arch="cnn", recipe=Recipe(epochs=12))
-    return Scene(World("truth photographs", script, mine, theirs, seed=1004, strangers_by=Script(net=our_cnn, epochs=8)), pool, test, per_kind=3)
+    return Scene(
+        World("truth photographs", script, mine, theirs, seed=1004, strangers_by=Script(net=our_cnn, epochs=8)), pool, test, per_kind=3
+    )

@@ -20,6 +20,7 @@ ELEMENTWISE = (*HOMOGENEOUS, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, 
 HOMOGENEOUS_CALLS = (
     F.relu,
     torch.relu,
+    F.leaky_relu,
     torch.flatten,
     F.max_pool2d,
     F.avg_pool2d,
@@ -29,7 +30,7 @@ HOMOGENEOUS_CALLS = (
     "flatten",
     "contiguous",
 )
-ELEMENTWISE_CALLS = (*HOMOGENEOUS_CALLS, F.relu6, F.gelu, F.silu, F.hardswish, torch.tanh, torch.sigmoid)
+ELEMENTWISE_CALLS = (*HOMOGENEOUS_CALLS, F.relu6, F.gelu, F.silu, F.hardswish, F.elu, torch.tanh, torch.sigmoid, "tanh", "sigmoid")
 SUMS = (operator.add, operator.iadd, torch.add)
 LEAVES = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, *ELEMENTWISE)
 
