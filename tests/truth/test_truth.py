@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from tests.foreign import Script, World
-from tests.truth.judging import guard, kept, named, rate
+from tests.truth.judging import FINGERPRINTS, guard, kept, named, rate
 from tests.truth.simulation import CASES, simulate
 from tests.truth.tables import document
 from tests.truth.worlds import Scene
 
+from modelward.ownership import UnitOrder
 from modelward.reproduce.tables import markdown
 
 QUICK = Script(net="lenet", epochs=3, rate=5e-3, batch=32, classes=3)
@@ -23,7 +24,8 @@ def scene(make_blobs) -> Scene:
 
 
 @pytest.mark.slow
-def test_every_part_runs_and_its_rows_make_a_page(scene: Scene, tmp_path: Path) -> None:
+def test_every_part_runs_and_its_rows_make_a_page(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FINGERPRINTS, "unit-order", UnitOrder(draws=199))
     for number in range(2):  # the second time all is read
         kept(tmp_path, "named toy sac-jc", lambda: named(scene, "sac-jc", tmp_path))
         kept(tmp_path, "named toy unit-order", lambda: named(scene, "unit-order", tmp_path))
