@@ -11,14 +11,13 @@ from pathlib import Path
 
 import torch
 from tests.foreign.loop import Script
-from tests.foreign.ours import OurScript, our_cnn, our_lenet
+from tests.foreign.ours import OurScript, our_lenet
 from tests.foreign.suspects import Suspected, World, strangers, thieves
 
 from modelward.core.images import ImageSet
 from modelward.core.rng import derive_seed, generator
 from modelward.core.siblings import TUNING
 from modelward.data import load_data
-from modelward.training import Recipe
 
 OWNERS, SIBLINGS, PER_KIND = 20, 19, 6
 SHARED_START = ("owner's start", "same script and seed")
@@ -130,9 +129,6 @@ def scenes(folder: Path) -> dict[str, Scene]:
 
 
 def photographs() -> Scene:
-    """Return an owner on CIFAR-10."""
-    mine, theirs, _, pool, test = _cut("cifar10-jpeg", 4000, 1000, 9)
-    script = OurScript(arch="cnn", recipe=Recipe(epochs=12))
-    return Scene(
-        World("truth photographs", script, mine, theirs, seed=1004, strangers_by=Script(net=our_cnn, epochs=8)), pool, test, per_kind=3
-    )
+    """Return an owner on CIFAR-10, with a net that has BatchNorm."""
+    mine, theirs, _, pool, test = _cut("cifar10-jpeg", 3000, 1000, 9)
+    return Scene(World("truth photographs", Script(net="vgg", epochs=8), mine, theirs, seed=1004), pool, test, per_kind=3)

@@ -148,7 +148,11 @@ def family_of(key: Key, answers: Tensor) -> Family:
         doubts.append(SMOKE)
     if len(members) > 1:
         figures = [Figures.of(member) for member in members]
-        doubts += [*near_copies(members, answers, own), *useless(figures, own), *odd_one_out(figures, own)]
+        doubts += [
+            *useless(figures, own),
+            *near_copies(members, answers, own),
+            *odd_one_out(figures, own),
+        ]  # what has collapsed is alike, too
     words = [STARTS[start]] + ([CHOSEN] if origin == "models" else [])
     failed = key.fact(list, "draws", "failed")
     if failed:

@@ -24,6 +24,10 @@ NEEDED = 256
 UNCALIBRATED = (
     "Uncalibrated: the siblings were not trained as your model was ({what}: {mine:.4g} against {mean:.4g} +- {sd:.2g} of the siblings)."
 )
+COLLAPSED = (
+    "Where training collapses now and then, the function that trains siblings has to do what was done for the model: train again, and return what "
+    "would have been released."
+)
 ALL_ALIKE = "Near copies: the logits of two candidates differ by {apart:.2g} of their spread; draws are trained each by itself."
 
 
@@ -115,9 +119,8 @@ def useless(figures: Sequence[Figures], own: int) -> list[str]:
     weak = sum(_accuracy(one) < least for one in figures)
     if not weak:
         return []
-    return [
-        f"{weak} of the {len(figures) - 1} siblings answer fewer than {least:.0%} of the images rightly: {_missing(len(figures) - 1 - weak)}."
-    ]
+    missing = _missing(len(figures) - 1 - weak)
+    return [f"{weak} of the {len(figures) - 1} siblings answer fewer than {least:.0%} of the images rightly: {missing}. {COLLAPSED}"]
 
 
 def _accuracy(one: Figures) -> float:
