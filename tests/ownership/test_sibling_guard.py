@@ -19,7 +19,13 @@ from modelward.core.verdict import Decision
 from modelward.data.study import Study
 from modelward.models import Net, build
 from modelward.ownership import SAC
-from modelward.ownership.sibling_guard import Figures, calibration_error, figures_of, near_copies, odd_one_out, useless
+from modelward.ownership.sibling_guard import Figures, behaviour, calibration_error, figures_of, near_copies, useless
+from modelward.ownership.sibling_guard import odd_one_out as odd_rows
+
+
+def odd_one_out(figures: Sequence[Figures], own: int) -> list[str]:
+    """Return what the guard says of the five figures alone."""
+    return odd_rows([one.values() for one in figures], own)
 
 
 def noisy(model: Net, sigma: float, seed: int) -> Net:
@@ -202,3 +208,28 @@ def test_answers_that_are_equal_to_a_millionth_are_one() -> None:
     answers[5] = answers[4] + 1e-9 * torch.randn(50, 3, generator=rng, dtype=torch.float64)
     assert "1 of the 19 siblings answer exactly as another one: 18 are left" in near_copies(members, answers, 0)[0]
     assert "the same weights" in near_copies([{"digest": "0"}] * 20, answers, 0)[0]
+
+
+def test_a_quirk_on_the_methods_own_probes_alone_is_seen() -> None:
+    rng = generator(4)
+    answers = torch.randn(20, 50, 4, generator=rng)
+    rows = behaviour({"answers": answers, "clean_answers": answers, "index": torch.arange(20), "probes": torch.zeros(20, 3)}, 20)
+    assert set(rows[0]) == {"confidence on the method's probes", "share of the commonest answer", "size of probes"}
+    assert odd_rows(rows, 3) == []
+    surer = answers.clone()
+    surer[torch.arange(20) != 3] *= 1.5  # every sibling is surer there than the owner's model
+    (said,) = odd_rows(behaviour({"answers": surer}, 20), 3)
+    assert "confidence on the method's probes" in said
+    heavier = torch.randn(20, 6, 5, generator=rng)
+    heavier[3] *= 1.6
+    (said,) = odd_rows(behaviour({"weight/fc": heavier}, 20), 3)
+    assert "size of weight/fc" in said
+
+
+def test_honest_families_pass_whatever_is_looked_at() -> None:
+    rng = generator(5)
+    refused = sum(
+        bool(odd_rows(behaviour({"answers": torch.randn(20, 60, 4, generator=rng), "w": torch.randn(20, 30, generator=rng)}, 20), 0))
+        for _ in range(300)
+    )
+    assert refused <= 9  # .01 of 300, and two standard errors and a half

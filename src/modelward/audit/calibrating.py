@@ -19,6 +19,7 @@ from modelward.core.rng import generator
 from modelward.core.siblings import Siblings
 from modelward.data import load_data
 from modelward.evaluation.engine import Engine
+from modelward.evaluation.sibling_starts import SAME_START
 from modelward.evaluation.siblings import COUNTS, MATCHED_EPOCHS, Plan, gathered, plan, recipe_of
 from modelward.evaluation.store import Store
 from modelward.evaluation.zoo import null_recipe
@@ -31,7 +32,6 @@ from modelward.models.pretrained import SOURCES, cached
 from modelward.training import Recipe
 
 PROFILES = tuple(COUNTS)
-SAME_START = 0.001
 ASK = (
     "say where training began: --base FILE (a public network), --start FILE (initial weights that others may have, such as a seed in a public script), "
     "or --base none (weights drawn anew)"

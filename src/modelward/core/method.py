@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, Self
 
 from modelward.core.canonical import digest_of
@@ -36,7 +36,7 @@ class Method:
             if name not in known:
                 message = f"{cls.card.name} has no setting {name!r}{nearest(name, known)}; it has {', '.join(known)}"
                 raise UsageError(message)
-        hints = _hints(cls)
+        hints = _hints(typing.cast("Hashable", cls))
         for name, value in settings.items():
             if not _fits(value, hints[name]):
                 wanted = str(getattr(hints[name], "__name__", hints[name])).replace("typing.", "")
@@ -73,7 +73,7 @@ class VariantMethod(Method):
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     """Return the types of a method's fields; a judge asks for them with every verdict."""
     return typing.get_type_hints(cls)
 

@@ -18,7 +18,7 @@ from modelward.core.guard import frozen, require_finite, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import REMEDY, Key
 from modelward.core.method import VariantMethod
-from modelward.core.siblings import Siblings
+from modelward.core.siblings import Siblings, chosen
 from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Misses, Verdict
 
@@ -249,8 +249,9 @@ def _count(key: Key, *path: str) -> int:
 
 
 def _most(key: Key) -> str:
-    """Return the most that may be said of a finding, ``""`` where the key sets no limit."""
-    return key.fact(str, "draws", "most") if _told(key, "draws", "most") else ""
+    """Return the most that may be said of a finding: weak where the owner chose the draws, ``""`` where the key sets no limit."""
+    draws = key.facts.get("draws")
+    return "weak" if isinstance(draws, Mapping) and draws.get("of") == "siblings" and chosen(draws) else ""
 
 
 def _digest(model: nn.Module) -> str | None:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
 from modelward.core.errors import UsageError
 from modelward.core.images import ImageSet
+from modelward.core.rng import derive_seed
 
 STARTS = ("none", "base", "start", "unsaid")
 ORIGINS = ("code", "recipe", "models", "matched")
 TUNING = 5
 EXTRACTED = "extracted"  # a thief who had answers alone: his weights are his own
+
+
+def sibling_seed(root: str, images: str, code: str | None, start: str | None, number: int, *, kind: str = "sibling") -> int:
+    """Return the seed of a sibling: it follows from digests of model, images, code and start, so that nobody chooses it.
+
+    >>> sibling_seed("aa", "bb", "cc", None, 1) == sibling_seed("aa", "bb", "cc", None, 2)
+    False
+    """
+    return derive_seed("sibling", root, images, code, start, kind, number)
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,8 @@ class Siblings:
         further siblings that are never ranked, and thefts of them: they tell how many thieves would be missed.
     smoke
         made in seconds to try the machinery: such a key decides nothing.
+    root
+        what seeds are derived from where the siblings were planned before the model was trained; ``None``: the model's digest.
     """
 
     models: tuple[nn.Module, ...] = ()
@@ -74,6 +87,7 @@ class Siblings:
     tuning: tuple[nn.Module, ...] = ()
     thieves: tuple[TuningThief, ...] = field(default=())
     smoke: bool = False
+    root: str | None = None
 
     def __post_init__(self) -> None:
         if self.origin not in ORIGINS or self.start not in STARTS:
@@ -93,3 +107,21 @@ class Siblings:
     def of(cls, given: Siblings | Sequence[nn.Module]) -> Siblings:
         """Return siblings as they are, and plain models as such that the owner brought."""
         return given if isinstance(given, Siblings) else cls(models=tuple(given))
+
+
+def chosen(draws: Mapping[str, Any]) -> bool:
+    """Return whether nothing shows that no sibling was left out: the owner brought them, or their seeds do not follow from his model.
+
+    Parameters
+    ----------
+    draws
+        what a key says of its draws.
+    """
+    seeds = [
+        member.get("seed")
+        for place, member in enumerate(draws.get("members", []))
+        if place != draws.get("own") and isinstance(member, dict)
+    ]
+    return (
+        draws.get("origin") not in {"code", "recipe"} or draws.get("root") is not None or any(not isinstance(seed, int) for seed in seeds)
+    )

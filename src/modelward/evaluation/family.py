@@ -24,7 +24,7 @@ def family_inputs(made: Plan | None, images: str) -> tuple[dict[str, str | Cell]
     inputs: dict[str, str | Cell] = {f"{name}/{index}": cell for name in GROUPS for index, cell in enumerate(cells[name])}
     about = made.about
     told = {
-        "origin": about.origin, "start": about.start, "start_digest": about.start_digest, "code": about.code, "smoke": about.smoke,
+        "origin": about.origin, "start": about.start, "start_digest": about.start_digest, "code": about.code, "smoke": about.smoke, "root": about.root,
         "seeds": [cell.seed for cell in made.ranked], "tuned": [[of, spec.group] for of, spec, _ in made.thefts],
     }  # fmt: skip
     return {"trained on": images, **inputs}, {"family": told}
@@ -40,7 +40,7 @@ def family_of_job(job: Job) -> Siblings:
     return Siblings(
         models=tuple(groups["sibling"]), origin=told["origin"], start=told["start"], start_digest=told["start_digest"], code=told["code"],
         images=get_images(job.store, job.inputs["trained on"]), seeds=tuple(told["seeds"]), tuning=tuple(groups["tuning"]), thieves=thieves,
-        smoke=bool(told["smoke"]),
+        smoke=bool(told["smoke"]), root=told.get("root"),
     )  # fmt: skip
 
 

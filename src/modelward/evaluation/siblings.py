@@ -14,13 +14,14 @@ from modelward.core.errors import InputError, ModelwardError, UsageError
 from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
 from modelward.core.rng import derive_seed
-from modelward.core.siblings import EXTRACTED, TUNING, Failed, Siblings, TuningThief
+from modelward.core.siblings import EXTRACTED, TUNING, Failed, Siblings, TuningThief, sibling_seed
 from modelward.evaluation.budget import train_seconds
 from modelward.evaluation.cell import Cell
 from modelward.evaluation.code import code_digest
 from modelward.evaluation.engine import Engine, Run
 from modelward.evaluation.farm import TheftSpec, access_of
 from modelward.evaluation.parcels import get_model, put_images, put_model
+from modelward.evaluation.sibling_starts import require_start
 from modelward.evaluation.store import Store
 from modelward.evaluation.work_siblings import Train
 from modelward.models.custom import here, is_custom
@@ -75,7 +76,7 @@ def plan(
     origin = "code" if isinstance(train, str) else "matched" if matched else "recipe"
     about = Siblings(
         origin=origin, start=start, start_digest=None if begin is None else state_digest(begin), code=code,
-        images=images,
+        images=images, root=model.key if isinstance(model, Cell) else None,
     )  # fmt: skip
     arch = str(model.settings["arch"]) if isinstance(model, Cell) else str(getattr(model, "arch", "")) or None
     inputs: dict[str, str | Cell] = {
@@ -94,7 +95,7 @@ def plan(
         with here():
             return Cell(
                 work="modelward.evaluation.work_siblings:train", settings=settings, inputs=inputs, label=f"{kind} {number}", seconds=seconds,
-                seed=derive_seed("sibling", *roots, kind, number), uses=(train.partition(":")[0],) if isinstance(train, str) else (),
+                seed=sibling_seed(*roots, number, kind=kind), uses=(train.partition(":")[0],) if isinstance(train, str) else (),
                 precision="fp32" if isinstance(train, str) else train.precision,
             )  # fmt: skip
 
@@ -154,6 +155,7 @@ def gathered(made: Plan, run: Run, store: Store, *, least: int = 1) -> Siblings:
     models = [_model(cell, run, store) for cell in good]
     if len(models) > 1 and len({state_digest(model) for model in models[:2]}) < 2:
         raise InputError("two siblings have the same weights: the training code ignores its seed, or trains nothing")
+    require_start(made.about, models, _owner(made, store), _begin(made, store))
     tuning = [cell for cell in made.tuning if run.of(cell) is not None]
     place = {id(cell): number for number, cell in enumerate(tuning)}
     thieves = tuple(
@@ -164,6 +166,18 @@ def gathered(made: Plan, run: Run, store: Store, *, least: int = 1) -> Siblings:
         made.about, models=tuple(models), seeds=tuple(cell.seed for cell in good), failed=tuple(failed),
         tuning=tuple(_model(cell, run, store) for cell in tuning), thieves=thieves,
     )  # fmt: skip
+
+
+def _owner(made: Plan, store: Store) -> nn.Module | None:
+    """Return the owner's model, where it was there before its siblings."""
+    given = made.ranked[0].inputs["model"] if made.ranked else None
+    return get_model(str(store.folder), given) if isinstance(given, str) else None
+
+
+def _begin(made: Plan, store: Store) -> nn.Module | None:
+    """Return the weights that training began with, where there are such."""
+    given = made.ranked[0].inputs.get("start") if made.ranked else None
+    return get_model(str(store.folder), given) if isinstance(given, str) else None
 
 
 def _model(cell: Cell, run: Run, store: Store) -> nn.Module:

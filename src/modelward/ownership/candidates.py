@@ -13,10 +13,11 @@ from modelward.core.errors import FormatError, InputError
 from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import REMEDY, Key
-from modelward.core.siblings import ORIGINS, Siblings
-from modelward.ownership.sibling_guard import Figures, figures_of, near_copies, odd_one_out, useless
+from modelward.core.siblings import ORIGINS, Siblings, chosen, sibling_seed
+from modelward.ownership.sibling_guard import Figures, behaviour, figures_of, near_copies, odd_one_out, useless
 
 CHOSEN = "The owner chose the siblings: nothing shows that none was left out."
+SEEDS = "The seeds of the siblings are not those that the digests of model, images, code and start give, or some were left out."
 MATCHED = "The siblings were trained by a recipe that was fitted to the owner's accuracy: an approximation, which decides nothing."
 SMOKE = "The key was calibrated in the profile smoke, which tries the machinery: it decides nothing."
 STARTS = {
@@ -83,7 +84,7 @@ class Candidates:
             "start_digest": family.start_digest, "code": family.code, "images": None if family.images is None else family.images.digest,
             "failed": [{"number": one.number, "seed": one.seed, "why": one.why} for one in family.failed],
             "tuning": [state_digest(model) for model in family.tuning], "smoke": family.smoke,
-            "most": "weak" if family.origin == "models" else "",
+            "root": family.root,
         }  # fmt: skip
 
 
@@ -148,12 +149,10 @@ def family_of(key: Key, answers: Tensor) -> Family:
         doubts.append(SMOKE)
     if len(members) > 1:
         figures = [Figures.of(member) for member in members]
-        doubts += [
-            *useless(figures, own),
-            *near_copies(members, answers, own),
-            *odd_one_out(figures, own),
-        ]  # what has collapsed is alike, too
-    words = [STARTS[start]] + ([CHOSEN] if origin == "models" else [])
+        rows = [{**one.values(), **more} for one, more in zip(figures, behaviour(key.tensors, len(members)), strict=True)]
+        doubts += [*useless(figures, own), *near_copies(members, answers, own), *odd_one_out(rows, own)]  # what has collapsed is alike, too
+    doubts += seeds_chosen(key)
+    words = [STARTS[start]] + ([CHOSEN] if chosen(key.fact(dict, "draws")) else [])
     failed = key.fact(list, "draws", "failed")
     if failed:
         words.append(f"{len(failed)} siblings could not be trained: each counts as a draw that is at least as close to any suspect.")
@@ -165,3 +164,17 @@ def spread(images: ImageSet, chosen: Tensor) -> ImageSet | None:
     free = torch.ones(len(images), dtype=torch.bool)
     free[chosen[chosen < len(images)]] = False
     return images.take(free.nonzero().flatten()) if bool(free.any()) else None
+
+
+def seeds_chosen(key: Key) -> list[str]:
+    """Return a doubt where the seeds of a key's siblings are not all of those that its own digests give; nothing where no seeds are claimed."""
+    draws = key.fact(dict, "draws")
+    if chosen(draws) and not draws.get("root"):
+        return []
+    own, listed = int(key.fact(float, "draws", "own")), [*key.fact(list, "draws", "members"), *key.fact(list, "draws", "failed")]
+    told = [one.get("seed") if isinstance(one, dict) else None for place, one in enumerate(listed) if place != own]
+    root, images, code, start = (
+        None if draws.get(name) is None else str(draws[name]) for name in ("root", "images", "code", "start_digest")
+    )
+    wanted = [sibling_seed(root or key.model_digest, str(images), code, start, number) for number in range(1, len(told) + 1)]
+    return [] if sorted(map(str, told)) == sorted(map(str, wanted)) else [SEEDS]

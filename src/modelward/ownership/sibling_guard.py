@@ -91,11 +91,46 @@ def calibration_error(top: Tensor, hits: Tensor) -> float:
     return round(total, 6)
 
 
-def odd_one_out(figures: Sequence[Figures], own: int) -> list[str]:
-    r"""Return why the owner's model is not one of its siblings: :math:`t = |x - \bar s| / (sd \sqrt{1 + 1/m})`, Holm's procedure at .01."""
+def behaviour(tensors: Mapping[str, Tensor], count: int) -> list[dict[str, float]]:
+    """Return further figures of every candidate, from what a key holds of each: size of its answers, maps or weights, and confidence on the probes.
+
+    A quirk that shows on the method's own probes alone, such as answers that are too sure, is seen here and nowhere else.
+
+    Parameters
+    ----------
+    tensors
+        of a key; those in floating point with one entry a candidate are looked at.
+    count
+        number of candidates, m + 1.
+    """
+    found: list[dict[str, float]] = [{} for _ in range(count)]
+    for name, tensor in sorted(tensors.items()):
+        if not tensor.is_floating_point() or tensor.ndim < 2 or len(tensor) != count or name == "clean_answers":
+            continue
+        values = {f"size of {name}": tensor.double().flatten(1).square().mean(1).clamp_min(1e-300).log()}
+        if name == "answers" and tensor.ndim == 3:
+            top, label = tensor.double().softmax(2).max(2)
+            values = {"confidence on the method's probes": top.mean(1), "share of the commonest answer": _with_most(label)}
+        for what, each in values.items():
+            for row, value in zip(found, each.tolist(), strict=True):
+                row[what] = value
+    return found
+
+
+def _with_most(labels: Tensor) -> Tensor:
+    """Return how often each candidate's labels (m + 1, n) are those that most candidates give, as a logit with half a case added."""
+    hits = (labels == labels.mode(0).values).double().sum(1)
+    return ((hits + 0.5) / (labels.shape[1] - hits + 0.5)).log()
+
+
+def odd_one_out(rows: Sequence[Mapping[str, float]], own: int) -> list[str]:
+    r"""Return why the owner's model is not one of its siblings: :math:`t = |x - \bar s| / (sd \sqrt{1 + 1/m})`, Holm's procedure at .01.
+
+    ``rows``: the figures of every candidate by name; those that all have are compared.
+    """
     from scipy.special import stdtr
 
-    rows, count = [one.values() for one in figures], len(figures) - 1
+    count = len(rows) - 1
     if count < 2:
         return []
     found = []
@@ -107,7 +142,7 @@ def odd_one_out(figures: Sequence[Figures], own: int) -> list[str]:
         found.append((2 * float(stdtr(count - 1, -t)), name, mine, mean, sd))
     found.sort()
     worst = next(iter(found), None)  # Holm: if the smallest p does not pass at level / k, none does
-    if worst is None or worst[0] > LEVEL / len(found):
+    if worst is None or not worst[0] <= LEVEL / len(found):
         return []
     return [UNCALIBRATED.format(what=worst[1], mine=worst[2], mean=worst[3], sd=worst[4])]
 

@@ -195,6 +195,7 @@ def maps_of(key: Key) -> UnitMaps:
         maps = UnitMaps(tuple(map(int, told["units"])), *placed)
         shapes = {name.removeprefix(PREFIX): tuple(tensor.shape) for name, tensor in key.tensors.items()}
         good = all(shapes[one.name] == one.shape and _stands(one, maps.units) for one in (*maps.tensors, *maps.vectors))
+        good &= all((one.rows, one.columns) != (None, None) for one in maps.tensors)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         message = f"the units that this {key.method} key names make no sense: {REMEDY}"
         raise FormatError(message) from error
