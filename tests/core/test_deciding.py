@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelward.core.commitment import Commitment
-from modelward.core.deciding import CAVEATS, DIRECTION, SAME, THIEVES, UNCOMMITTED, UNSHOWN, Finding, Standing, decide, strength
+from modelward.core.deciding import CAVEATS, DIRECTION, SAME, THIEVES, UNCOMMITTED, UNDATED, UNSHOWN, Finding, Standing, decide, strength
 from modelward.core.errors import UsageError
 from modelward.core.siblings import Siblings, TuningThief
 from modelward.core.verdict import ALPHA, Decision, Misses, Verdict
@@ -203,7 +203,7 @@ def test_a_verdict_keeps_what_it_rests_on() -> None:
     assert (found.method, found.variant, found.access, found.queries) == ("sac", "hardened", "label", 100)
     assert (found.draws, found.draws_of, found.p_value) == (19, "siblings of the owner's model", 0.05)
     assert (found.nulls, found.false_claims, found.misses, found.parametric_p) == (12, 1, Misses(2, 20), 0.3)
-    assert found.headlines == ("By the owner's word.",)
+    assert found.headlines == (UNDATED, "By the owner's word.")
     assert "It was slow." in found.caveats
     assert found.matches
     assert str(found) == (

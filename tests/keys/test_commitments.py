@@ -120,6 +120,20 @@ def test_a_commitment_after_the_suspect_came_out_does_not_count(opening, record,
     assert counts or "was out on" in notes[-1] or "still to come" in notes[-1]
 
 
+def test_a_claimed_publication_does_not_mend_a_stamp_that_is_too_late(opening, record, authority):
+    from dataclasses import replace
+
+    stamped = replace(record.stamped(authority.stamp(opening.request)), publication="Gazette 12/2019, page 3", published="2019-12-01")
+    roots = certificates(authority.pem, "root")
+    commitment, notes = stamped.commitment(roots, YESTERDAY)
+    assert not commitment.dated
+    assert "does not count where the stamp" in notes[-1]
+    assert (
+        replace(stamped, token=None).commitment(roots, YESTERDAY)[0].kind == "publication"
+    )  # whoever looked it up may ask without the stamp
+    assert stamped.commitment(roots)[0].kind == "rfc3161"
+
+
 def test_a_publication_is_as_claimed(record):
     from dataclasses import replace
 

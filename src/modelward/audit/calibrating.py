@@ -201,6 +201,10 @@ def _trained_on(asked: Calibrating, ground: Ground) -> ImageSet:
     if splits.train.classes != ground.study.owner.classes:
         message = f"--trained-on {asked.trained_on} has other classes than {ground.splits.name}"
         raise InputError(message)
+    if not splits.halved:
+        told = f"--trained-on {asked.trained_on}: its training part was taken, {len(splits.train)} images; the test part that it has was left out"
+        warnings.warn(told, stacklevel=3)
+        return splits.train
     pixels, labels = (torch.cat([getattr(part, name) for part in (splits.train, splits.test)]) for name in ("pixels", "labels"))
     return ImageSet(pixels, labels, splits.train.classes, splits.name)
 

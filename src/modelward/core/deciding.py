@@ -31,6 +31,7 @@ DIRECTION = (
     "One of the two was made from the other, or both from a third; which came first, a commitment shows whose date is older than the day on which the "
     "suspect was first seen (--commitment with --released)."
 )
+UNDATED = "Nothing dates the key: its images and settings may have been chosen after the suspect was seen, and p does not count such tries."
 SAME = "The suspect is the very model that the key names: without a dated commitment that says nothing of whose it is."
 TAKEN = "The p-value speaks for the owner, and the second condition does not: it may take a claim away, and clears nobody."
 MANY = "p is small for one key and not for {count} that speak beside each other."
@@ -167,13 +168,14 @@ class Standing:
 def decide(found: Finding, standing: Standing) -> Verdict:
     """Return the verdict on a finding; see design.md, "What a verdict may say"."""
     decision, reasons = _decision(found, standing)
+    first = (UNDATED,) if decision is Decision.RELATED else ()
     claimed = decision in {Decision.STOLEN, Decision.RELATED}
     return Verdict(
         decision=decision, method=standing.method, variant=standing.variant, statistic_name=found.name, statistic=found.statistic,
         threshold=found.threshold, fits=found.claims, p_value=found.p, draws=found.draws, draws_of=found.draws_of,
         queries=standing.queries, access=standing.access,
         strength=strength(found.draws, standing) if claimed else "", misses=standing.misses, nulls=standing.nulls,
-        false_claims=standing.false_claims, headlines=found.headlines, caveats=(*reasons, *found.notes, *CAVEATS), parametric_p=found.parametric_p,
+        false_claims=standing.false_claims, headlines=(*first, *found.headlines), caveats=(*reasons, *found.notes, *CAVEATS), parametric_p=found.parametric_p,
     )  # fmt: skip
 
 

@@ -112,7 +112,7 @@ class OwnershipMethod(VariantMethod, ABC):
         thieves
             validation thieves of ``model``: they fix the paper's thresholds; never the suspects that are reported on.
         rng
-            source of all randomness.
+            source of all randomness of marks. What fingerprints draw follows from the digests of model, siblings, images and settings.
         """
         require_finite(model)
         if not len(data):
@@ -155,8 +155,14 @@ class OwnershipMethod(VariantMethod, ABC):
             method=self.card.name, variant=key.variant, forgeable=self.forgeable, access=observed.access.value, queries=observed.queries,
             misses=Misses(_count(key, *power, "missed"), _count(key, *power, "tried")), most=_most(key), keys=keys,
             nulls=_count(key, "draws", "nulls"), false_claims=_count(key, "draws", "false_claims"), commitment=commitment, shown=shown,
-            same=observed.digest == key.model_digest or (observed.access is Access.WEIGHTS and observed.digest is None), acquits=self.acquits,
+            same=observed.digest == key.model_digest or (observed.access is Access.WEIGHTS and observed.digest is None) or self._same(observed, key),
+            acquits=self.acquits,
         )  # fmt: skip
+
+    def _same(self, observed: Observation, key: Key) -> bool:
+        """Return whether answers alone say that the suspect is the very model that the key names; false where they cannot."""
+        del observed, key
+        return False
 
     def verify(self, suspect: Suspect | nn.Module, key: Key, *, commitment: Commitment | None = None) -> Verdict:
         """Return the verdict on ``suspect``, asking it no more than this method needs."""

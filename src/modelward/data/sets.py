@@ -38,6 +38,8 @@ class Splits:
         what it was loaded from, as the caller said it.
     notes
         what the reader should know: what was left out, how the split was made.
+    halved
+        whether the set had no test part of its own, so that the split is ours.
 
     Raises
     ------
@@ -50,6 +52,7 @@ class Splits:
     name: str
     source: str
     notes: tuple[str, ...] = ()
+    halved: bool = False
 
     def __post_init__(self) -> None:
         """Check that the two sets are of one kind."""
@@ -192,4 +195,5 @@ def load_data(
         listing.name,
         str(source),
         (*listing.notes, *notes),
+        halved=listing.test is None,
     )

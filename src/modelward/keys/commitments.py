@@ -158,6 +158,7 @@ class Record:
                 notes.append(f"The commitment counts for nothing by its time stamp: {error}.")
         elif self.token is not None:
             notes.append(_UNCHECKED)
+        stamped = bool(candidates)
         if self.publication:
             candidates.append(Commitment(self.digest, "publication", self.published, self.publication))
             notes.append("The publication of the commitment is as claimed: look it up before you believe it.")
@@ -166,11 +167,15 @@ class Record:
             if late is None:
                 return replace(candidate, seen=released), (*notes, *([] if released else [_UNKNOWN_RELEASE]))
             notes.append(late)
+            if stamped:  # the date that can be checked decides, not the one that is claimed
+                notes += [_CLAIMED] if self.publication else []
+                break
         if not candidates and self.token is None:
             notes.append("The commitment is undated: neither a time stamp nor a publication says when it was made.")
         return Commitment(self.digest), tuple(notes)
 
 
+_CLAIMED = "A publication is claimed beside the time stamp; it does not count where the stamp, which can be checked, does not."
 _UNKNOWN_RELEASE = "The commitment was not compared with the day on which you first saw the suspect: pass it with --released."
 
 

@@ -18,6 +18,7 @@ from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Observation
+from modelward.core.rng import derive_seed, generator
 from modelward.core.siblings import EXTRACTED, Siblings
 from modelward.core.suspect import Access, Suspect
 from modelward.ownership.candidates import Candidates, family_of, spread
@@ -67,9 +68,10 @@ class Fingerprint(OwnershipMethod):
         thieves: Sequence[nn.Module],
         rng: torch.Generator,
     ) -> tuple[nn.Module, Key]:
-        del secret
+        del secret, rng  # what is drawn follows from what the key is made of: nobody tries enrolments until one suits
         candidates = Candidates.of(model, siblings)
-        kit = self._enrol(candidates, data, rng=rng)
+        drawn = derive_seed("enrolment", self.card.name, self.variant, self.settings(), data.digest, *candidates.digests)
+        kit = self._enrol(candidates, data, rng=generator(drawn))
         shown = torch.arange(min(CLEAN, len(data))) * len(data) // min(CLEAN, len(data))  # spread evenly, and chosen by no model's answers
         clean, left = data.take(shown), spread(data, shown)
         answers = candidates.answers(clean.pixels)
@@ -132,6 +134,16 @@ class Fingerprint(OwnershipMethod):
         values = [float(value) for value in distances]
         lost = [-math.inf] * len(key.fact(list, "draws", "failed"))  # a sibling that could not be trained may have been the closest
         return replace(found, statistic=values[own], others=tuple(values[:own] + values[own + 1 :] + lost))
+
+    def _same(self, observed: Observation, key: Key) -> bool:
+        """Return whether the suspect answers every probe as the key's own model does; weights are told apart by their digest."""
+        mine, theirs, own = key.tensors.get("answers"), observed.tensors.get("answers"), int(key.fact(float, "draws", "own"))
+        if observed.access is Access.WEIGHTS or mine is None or theirs is None or mine.ndim != 3 or not 0 <= own < len(mine):
+            return False
+        labels = theirs if theirs.ndim == 1 else theirs.argmax(1)
+        if not torch.equal(labels, mine[own].argmax(1)):
+            return False
+        return theirs.ndim == 1 or _close(theirs, mine[own].softmax(1))
 
     def differs(self, model: nn.Module, key: Key, place: int | None = None) -> bool:
         """Return whether ``model``, shown as the candidate at ``place`` (the owner's by default), has other parts than ``key`` holds of it."""
