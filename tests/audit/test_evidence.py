@@ -19,6 +19,7 @@ from modelward.core.errors import FormatError, InputError, ModelwardError, Unsaf
 from modelward.core.guard import predict, state_digest
 from modelward.core.key import Key
 from modelward.core.ownership import Observation
+from modelward.core.siblings import sibling_seed
 from modelward.core.suspect import Access
 from modelward.core.verdict import Decision
 from modelward.keys.evidence import SigningKey, open_envelope, seal
@@ -44,10 +45,14 @@ def small_key(count: int = 20, candidates: int = 20, own: int = 3) -> Key:
     """Return a fingerprint of drawn answers: every candidate has habits of its own."""
     figures = {"right": {"probes": [count // 2, count]}, "confidence": 0.8, "error": 0.1, "chance": 1 / 3}
     digests = [state_digest(model()) if place == own else f"{place:02x}" * 32 for place in range(candidates)]
-    members = [{"digest": digest, "seed": place, "figures": figures} for place, digest in enumerate(digests)]
+    numbers = iter(range(1, candidates))
+    seeds = [
+        None if place == own else sibling_seed(state_digest(model()), "None", None, None, next(numbers)) for place in range(candidates)
+    ]
+    members = [{"digest": digest, "seed": seed, "figures": figures} for digest, seed in zip(digests, seeds, strict=True)]
     draws = {
         "of": "siblings", "own": own, "members": members, "origin": "code", "start": "none", "start_digest": None, "code": None, "images": None,
-        "failed": [], "tuning": [], "smoke": False, "most": "", "thieves": {"weights": {"tried": 20, "missed": 1, "kinds": {}}}, "nulls": 0,
+        "failed": [], "tuning": [], "smoke": False, "thieves": {"weights": {"tried": 20, "missed": 1, "kinds": {}}}, "nulls": 0,
         "false_claims": 0,
     }  # fmt: skip
     facts = {"settings": SAC().settings(), "calibrated": True, "classes": ["a", "b", "c"], "draws": draws}
@@ -88,6 +93,38 @@ def resealed(bundle: bytes, change) -> bytes:
     """Return the bundle as somebody who has the signing key would forge it."""
     statement = json.loads(open_envelope(bundle)[0])
     return seal(canonical_json(change(statement)), SIGNER)
+
+
+def with_two_keys(tmp_path, first: Key, other: Key, used: Key):
+    """Return a dated commitment to two keys, opened to one of them."""
+    made = commit_to(first, tmp_path / "two.json", others=[other])
+    date(made, tmp_path / "two.json", publication="Gazette 12/2019, page 3", published=EARLIER)
+    return read_committed(tmp_path / "two.json", used, released=OUT)
+
+
+def test_of_several_keys_the_first_decides_and_the_p_of_another_counts_for_all(tmp_path):
+    other = replace(KEY, facts={**KEY.facts, "label": "another one"})
+    first = with_two_keys(tmp_path, KEY, other, KEY)
+    assert (first.place, first.count) == (0, 2)
+    verdict = weigh(answered(KEY), KEY, first)
+    assert verdict.stolen
+    assert verdict.headlines[0].startswith("The commitment names 2 keys; this is the first, which decides.")
+    second = replace(read_committed(tmp_path / "two.json", other), released=OUT)
+    assert second.place == 1
+    verdict = weigh(answered(other), other, second)  # p = .05, twice
+    assert (verdict.decision.value, verdict.p_value) == ("undecided", 0.05)
+    assert "this is number 2, whose p counts 2 times" in verdict.headlines[0]
+    checked = check_bundle(make_bundle(other, answered(other), TAKEN, SIGNER, committed=second), released=OUT)
+    assert checked.verdict.decision.value == "undecided"
+    assert any("number 2" in told for told in checked.verdict.headlines)
+    with pytest.raises(InputError, match="names 2 keys, and not these 2 in this order"):
+        first.require(other, KEY)
+
+
+def test_a_bundle_says_how_many_keys_the_commitment_names(bundle):
+    assert "The commitment names one key, this one" in check_bundle(bundle).verdict.headlines[-1]
+    undated = make_bundle(KEY, answered(KEY), TAKEN, SIGNER)
+    assert "How many keys the claimant has is unknown" in check_bundle(undated).verdict.headlines[-1]
 
 
 def test_a_bundle_gives_the_verdict_again_and_says_who_signed(bundle, committed):

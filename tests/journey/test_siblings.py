@@ -136,7 +136,7 @@ def key(folder: Path, run: Callable[..., Answer]) -> Path:
 
 def test_the_key_says_what_its_draws_are(key: Path) -> None:
     draws = read_key(key).facts["draws"]
-    assert (draws["of"], draws["origin"], draws["start"], draws["most"], draws["failed"]) == ("siblings", "code", "none", "", [])
+    assert (draws["of"], draws["origin"], draws["start"], draws["root"], draws["failed"]) == ("siblings", "code", "none", None, [])
     members = draws["members"]
     assert len(members) == 20
     assert len({member["digest"] for member in members}) == 20

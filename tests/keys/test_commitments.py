@@ -203,3 +203,44 @@ def test_an_authority_is_asked_over_http(opening, record, authority, httpd):
 def test_a_root_that_is_no_certificate_is_one_sentence():
     with pytest.raises(FormatError, match="no certificate"):
         certificates(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "root.pem")
+
+
+ONE, TWO, THREE = ("11" * 32, "22" * 32, "33" * 32)
+
+
+def test_a_commitment_to_several_keys_has_a_first_and_an_order():
+    made = Opening.fresh(ONE, TWO, THREE)
+    assert Opening.of(json.loads(json.dumps(made.document())), "o.json") == made
+    assert [made.place_of(digest) for digest in (ONE, TWO, THREE)] == [0, 1, 2]
+    record = Record.fresh(made)
+    for digest in (ONE, TWO, THREE):
+        assert opened(record, made, digest) is record
+    with pytest.raises(InputError, match="another key"):
+        opened(record, made, "44" * 32)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [(TWO, (ONE, THREE)), (ONE, (THREE, TWO)), (ONE, (TWO,)), (ONE, ()), (ONE, (TWO, THREE, "44" * 32))],
+    ids=["another first", "another order", "one left out", "the first alone", "one more"],
+)
+def test_nobody_says_afterwards_which_keys_were_named(changed):
+    made = Opening.fresh(ONE, TWO, THREE)
+    first, others = changed
+    with pytest.raises(InputError, match="digests differ"):
+        opened(Record.fresh(made), Opening(first, made.nonce, others), first)
+
+
+def test_a_key_is_named_once():
+    with pytest.raises(UsageError, match="twice"):
+        Opening.fresh(ONE, TWO, ONE)
+    with pytest.raises(UsageError, match="at most 100 keys"):
+        Opening.fresh(*(f"{number:064x}" for number in range(101)))
+    document = Opening.fresh(ONE, TWO).document()
+    for others in ([ONE], [TWO, TWO], "22", [3], ["zz"]):
+        with pytest.raises(FormatError):
+            Opening.of({**document, "others": others}, "o.json")
+
+
+def test_the_commitment_to_one_key_is_what_it_was():
+    assert Opening(ONE, TWO).message == f"modelward commitment 1\n{ONE}\n{TWO}\n".encode()

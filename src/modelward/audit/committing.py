@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,27 @@ class Committed:
         PEM certificates of the time-stamping authorities that are trusted; empty for none.
     released
         the day on which the suspect was known to be out, ISO 8601.
+    place
+        which of the keys that the commitment names this one is, from 0.
     """
 
     record: Record
     opening: Opening
     roots: bytes = b""
     released: str | None = None
+    place: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many keys the commitment names."""
+        return len(self.opening.digests)
+
+    def require(self, *keys: Key) -> None:
+        """Raise `InputError` unless ``keys`` are those that the commitment names, in its order; one of them may stand for all."""
+        given = tuple(key_digest(key) for key in keys)
+        if len(given) > 1 and given != self.opening.digests:
+            message = f"the commitment names {self.count} keys, and not these {len(given)} in this order; commit to them at another --out"
+            raise InputError(message)
 
     def trusting(self, roots: Path) -> Committed:
         """Return the same with the authorities in a PEM file trusted; raises `FormatError` when there are none in it."""
@@ -44,7 +60,8 @@ class Committed:
 
     def worth(self) -> tuple[Commitment, tuple[str, ...]]:
         """Return what it counts for, and what is to be said of that; see `Record.commitment`."""
-        return self.record.commitment(certificates(self.roots, "the root certificate") if self.roots else (), self.released)
+        worth, notes = self.record.commitment(certificates(self.roots, "the root certificate") if self.roots else (), self.released)
+        return replace(worth, place=self.place, count=self.count), notes
 
     def document(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
@@ -52,6 +69,20 @@ class Committed:
             "record": self.record.document(), "opening": self.opening.document(), "roots": self.roots.decode("ascii", "replace"),
             "released": self.released,
         }  # fmt: skip
+
+
+def told_keys(committed: Committed | None) -> str:
+    """Return how many keys a claimant's commitment names, and which of them decides, in a sentence.
+
+    >>> told_keys(None)
+    'How many keys the claimant has is unknown: no commitment names them.'
+    """
+    if committed is None:
+        return "How many keys the claimant has is unknown: no commitment names them."
+    if committed.count == 1:
+        return "The commitment names one key, this one; whether the claimant made other commitments is unknown."
+    which = "the first, which decides" if not committed.place else f"number {committed.place + 1}, whose p counts {committed.count} times"
+    return f"The commitment names {committed.count} keys; this is {which}. Whether the claimant made other commitments is unknown."
 
 
 def opening_path(path: Path) -> Path:
@@ -84,7 +115,8 @@ def read_committed(
     record = Record.of(read_document(path, SCHEMA, VERSION), path.name)
     private = Opening.of(read_document(half, OPENING, VERSION), half.name)
     pem = b"" if roots is None else _pem(roots)
-    return Committed(opened(record, private, key_digest(key)), private, pem, require_day(released))
+    digest = key_digest(key)
+    return Committed(opened(record, private, digest), private, pem, require_day(released), private.place_of(digest))
 
 
 def _pem(path: Path) -> bytes:
@@ -94,14 +126,17 @@ def _pem(path: Path) -> bytes:
     return data
 
 
-def commit_to(key: Key, path: Path) -> Committed:
-    """Commit to ``key``: write the public half to ``path`` and the private half (mode 0600) beside it; neither is ever overwritten."""
+def commit_to(key: Key, path: Path, *, others: Sequence[Key] = ()) -> Committed:
+    """Commit to ``key``: write the public half to ``path`` and the private half (mode 0600) beside it; neither is ever overwritten.
+
+    ``others``: further keys to name. The first alone decides; the others stand beside it, and their p counts as often as there are keys.
+    """
     half = opening_path(path)
     taken = next((each for each in (path, half) if each.exists()), None)
     if taken is not None:
         message = f"{taken} exists, and a commitment is never overwritten; pass another name"
         raise UsageError(message)
-    private = Opening.fresh(key_digest(key))
+    private = Opening.fresh(*(key_digest(one) for one in (key, *others)))
     record = Record.fresh(private)
     write_bytes(half, canonical_json(private.document()), mode=0o600)
     write_bytes(path, canonical_json(record.document()))

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from modelward._version import __version__
-from modelward.audit.committing import Committed
+from modelward.audit.committing import Committed, told_keys
 from modelward.audit.enrolment import ownership
 from modelward.audit.judging import weigh
 from modelward.audit.sibling_check import UNASKED, ask_siblings
@@ -173,6 +173,8 @@ def check_bundle(
         verdict = weigh(observed, key, own, shown=shown is not None)
         if ownership(key.method, {}).drawn_over == "siblings":
             verdict = replace(verdict, headlines=(told, *verdict.headlines))
+        if own is None or own.count == 1:  # several are told with every verdict
+            verdict = replace(verdict, headlines=(*verdict.headlines, told_keys(own)))
         notes = _notes(statement, key, own, own_roots=bool(roots))
     except ModelwardError:
         raise
@@ -196,8 +198,9 @@ def _content(statement: Mapping[str, Any], name: str) -> tuple[Key, Observation,
     held = statement["commitment"]
     if held is None:
         return key, observed, None
-    record, opening = Record.of(held["record"], name), Opening.of(held["opening"], name)
-    return key, observed, Committed(opened(record, opening, key_digest(key)), opening, held["roots"].encode(), held["released"])
+    record, opening, digest = Record.of(held["record"], name), Opening.of(held["opening"], name), key_digest(key)
+    committed = Committed(opened(record, opening, digest), opening, held["roots"].encode(), held["released"], opening.place_of(digest))
+    return key, observed, committed
 
 
 def _require_same(found: Verdict, stated: Mapping[str, Any], name: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from modelward.audit.committing import Committed
+from modelward.audit.committing import Committed, told_keys
 from modelward.audit.doors import answered, named, refuse_convention
 from modelward.audit.enrolment import ownership
 from modelward.core.errors import InputError, UsageError
@@ -54,7 +54,10 @@ def weigh(observed: Observation, key: Key, committed: Committed | None = None, *
     """
     commitment, notes = committed.worth() if committed is not None else (None, ())
     verdict = ownership(key.method, {}).judge(observed, key, commitment=commitment, shown=shown)
-    return replace(verdict, caveats=(*verdict.caveats, *notes))
+    if committed is None:
+        return verdict
+    first = (told_keys(committed),) if committed.count > 1 else ()
+    return replace(verdict, headlines=(*first, *verdict.headlines), caveats=(*verdict.caveats, *notes))
 
 
 def observe(

@@ -9,7 +9,7 @@ import typer
 
 from modelward.cli.audit_commands import Arch
 from modelward.cli.commitment_options import Released, TsaRoot
-from modelward.cli.key_commands import KeyFile, PassphraseFd, PassphraseFile, key_in, passphrase_of
+from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
 from modelward.cli.options import Options, working
 from modelward.cli.output import emit, facts, say, warn
 from modelward.cli.verdict_screen import EXIT_CODES, verdict_facts
@@ -34,6 +34,10 @@ AskAgain = Annotated[
     Path | None, typer.Option("--sibling-models", metavar="DIR", help="The siblings that the key names: they are asked again.")
 ]
 Summary = Annotated[Path | None, typer.Option("--summary", metavar="FILE.html", help="Write one page in plain words.")]
+Keys = Annotated[
+    list[Path],
+    typer.Argument(metavar="KEY...", help="Key that decides, then further keys, which stand beside it.", show_default=False),
+]
 Authority = Annotated[
     str | None, typer.Option("--timestamp-authority", metavar="URL", help="RFC 3161 authority; it is sent the digest and nothing else.")
 ]
@@ -46,7 +50,7 @@ Published = Annotated[str | None, typer.Option("--published", metavar="DATE", he
 
 def commit(
     options: Options,
-    key: KeyFile,
+    key: Keys,
     *,
     timestamp_authority: Authority = None,
     token: Token = None,
@@ -57,6 +61,8 @@ def commit(
     passphrase_fd: PassphraseFd = None,
 ) -> int:
     """Commit to a key before its model is published: write the commitment to --out, and date it.
+
+    Of several keys the one that is named first decides; the p-value of another one counts as often as there are keys.
 
     Beside --out stand the private half (keep it with the key) and a request that any time-stamping authority answers. Run it again on the same
     --out with --token or --publication to add what dates it: until then it counts for nothing.
@@ -71,10 +77,13 @@ def commit(
         from modelward.audit.committing import commit_to, date, read_committed
         from modelward.io.files import read_bytes
         from modelward.io.timestamps import CAP
+        from modelward.keys import read_key
 
-        found = key_in(key, passphrase_file, passphrase_fd)
+        passphrase = passphrase_of(passphrase_file, passphrase_fd)
+        first, *others = (read_key(path, passphrase=passphrase) for path in key)
         fresh = not options.out.exists()
-        committed = commit_to(found, options.out) if fresh else read_committed(options.out, found)
+        committed = commit_to(first, options.out, others=others) if fresh else read_committed(options.out, first)
+        committed.require(first, *others)
         if tsa_root is not None:
             committed = committed.trusting(tsa_root)
         raw = None if token is None else read_bytes(token, cap=CAP)
@@ -105,10 +114,22 @@ def _tell_commitment(committed: Committed, path: Path, request: Path | None, *, 
 
     worth, notes = committed.worth()
     if as_json:
-        content = {"digest": worth.digest, "kind": worth.kind, "time": worth.time, "where": worth.where, "notes": notes}
+        content = {
+            "keys": committed.count,
+            "digest": worth.digest,
+            "kind": worth.kind,
+            "time": worth.time,
+            "where": worth.where,
+            "notes": notes,
+        }
         emit("commitment-state", content | {"file": path, "opening": opening_path(path), "request": request})
         return
-    lines = [("commitment", str(path)), ("digest", worth.digest), ("private half", f"{opening_path(path)}: keep it with the key")]
+    lines = [
+        ("commitment", str(path)),
+        ("keys", str(committed.count)),
+        ("digest", worth.digest),
+        ("private half", f"{opening_path(path)}: keep it with the key"),
+    ]
     if committed.record.token is not None:
         lines.append(("time stamp", f"{len(committed.record.token)} bytes, kept"))
     if request is not None:

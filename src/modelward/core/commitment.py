@@ -22,6 +22,8 @@ class Commitment:
         when, as ISO 8601 in UTC; ``None`` when nothing says it.
     where
         who stamped it, or where it was published.
+    place, count
+        which of the keys that it names this one is, from 0, and how many it names. The first alone decides; of another one p counts ``count`` times.
     seen
         the day (ISO 8601) on which whoever decides first saw the suspect, when the commitment was found to be older; ``None`` where that was not
         compared.
@@ -37,6 +39,17 @@ class Commitment:
     time: str | None = None
     where: str = ""
     seen: str | None = None
+    place: int = 0
+    count: int = 1
+
+    @property
+    def speaking(self) -> int:
+        """How many keys speak beside each other when this one does.
+
+        >>> Commitment("00" * 32, count=5).speaking, Commitment("00" * 32, place=2, count=5).speaking
+        (1, 5)
+        """
+        return self.count if self.place else 1
 
     @property
     def older(self) -> bool:

@@ -130,30 +130,27 @@ class OwnershipMethod(VariantMethod, ABC):
         digest = _digest(asked.model) if asked.access is Access.WEIGHTS else None
         return replace(observed, queries=asked.queries - before, notes=(*asked.notes, *observed.notes), digest=digest)
 
-    def judge(self, observed: Observation, key: Key, *, commitment: Commitment | None = None, shown: bool = True, keys: int = 1) -> Verdict:
+    def judge(self, observed: Observation, key: Key, *, commitment: Commitment | None = None, shown: bool = True) -> Verdict:
         """Return the verdict on answers that were given to ``key``; needs no suspect, so that anybody may repeat it.
 
         Parameters
         ----------
         commitment
-            what dates the key: there is no "stolen" unless it is older than the day on which the suspect was seen.
+            what dates the key: there is no "stolen" unless it is older than the day on which the suspect was seen. Where it names several keys,
+            the first decides; of another one p times their number has to be small.
         shown
             whether the claimant's model, of the digest that the key names, was shown to whoever decides.
-        keys
-            how many keys speak of this suspect beside each other: p times their number has to be small.
         """
         self._require_own(key)
         found = self._judge(observed, key) if "draws" in key.facts else Finding(math.nan, "not computed", doubts=(OLD,))
-        return decide(
-            replace(found, notes=(*observed.notes, *found.notes)), self._standing(observed, key, commitment, shown=shown, keys=keys)
-        )
+        return decide(replace(found, notes=(*observed.notes, *found.notes)), self._standing(observed, key, commitment, shown=shown))
 
-    def _standing(self, observed: Observation, key: Key, commitment: Commitment | None, *, shown: bool, keys: int) -> Standing:
+    def _standing(self, observed: Observation, key: Key, commitment: Commitment | None, *, shown: bool) -> Standing:
         """Return what a verdict rests on besides the answers."""
         power = ("draws", "thieves", observed.access.value)
         return Standing(
             method=self.card.name, variant=key.variant, forgeable=self.forgeable, access=observed.access.value, queries=observed.queries,
-            misses=Misses(_count(key, *power, "missed"), _count(key, *power, "tried")), most=_most(key), keys=keys,
+            misses=Misses(_count(key, *power, "missed"), _count(key, *power, "tried")), most=_most(key), keys=1 if commitment is None else commitment.speaking,
             nulls=_count(key, "draws", "nulls"), false_claims=_count(key, "draws", "false_claims"), commitment=commitment, shown=shown,
             same=observed.digest == key.model_digest or (observed.access is Access.WEIGHTS and observed.digest is None) or self._same(observed, key),
             acquits=self.acquits,

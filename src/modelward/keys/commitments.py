@@ -21,6 +21,7 @@ SCHEMA = "modelward/commitment"
 OPENING = "modelward/opening"
 VERSION = 1
 NONCE = 32
+MOST_KEYS = 100
 _UNCHECKED = (
     "The commitment counts for nothing by its time stamp, which was not checked: pass the authority's root certificate with --tsa-root."
 )
@@ -28,34 +29,71 @@ _UNCHECKED = (
 
 @dataclass(frozen=True)
 class Opening:
-    """What stays with the owner: the digest of the key's content and a nonce. Whoever has it can check the commitment, nobody else can guess it.
+    """What stays with the owner: digests of keys and a nonce. Whoever has it can check the commitment, nobody else can guess it.
+
+    Parameters
+    ----------
+    key_digest
+        of the key that is named first: it decides.
+    nonce
+        32 random bytes, in hex.
+    others
+        digests of further keys: they stand beside the first, and p counts as often as there are keys.
 
     Examples
     --------
     >>> opening = Opening.fresh("00" * 32)
     >>> opening.digest == digest_bytes(opening.message), Opening.of(opening.document(), "o.json") == opening
     (True, True)
+    >>> Opening.fresh("00" * 32, "11" * 32).place_of("11" * 32)
+    1
     """
 
     key_digest: str
     nonce: str
+    others: tuple[str, ...] = ()
 
     @classmethod
-    def fresh(cls, key_digest: str) -> Opening:
-        """Return an opening with a new nonce of 32 random bytes."""
-        return cls(key_digest, secrets.token_hex(NONCE))
+    def fresh(cls, key_digest: str, *others: str) -> Opening:
+        """Return an opening with a new nonce; raises `UsageError` for a key that is named twice."""
+        if len({key_digest, *others}) < 1 + len(others):
+            raise UsageError("a commitment names every key once; one of these was given twice")
+        if len(others) >= MOST_KEYS:
+            message = f"a commitment names at most {MOST_KEYS} keys, got {1 + len(others)}"
+            raise UsageError(message)
+        return cls(key_digest, secrets.token_hex(NONCE), others)
 
     @classmethod
     def of(cls, document: dict[str, Any], name: str) -> Opening:
         """Read an opening back; raises `FormatError` when it is none."""
-        made = cls(*texts(document, "key_digest", "nonce", name=name))
-        _require_digits(name, made.key_digest, made.nonce)
+        others = document.get("others", [])
+        if not isinstance(others, list) or len(others) >= MOST_KEYS or not all(isinstance(one, str) for one in others):
+            message = f"{name} is damaged or was altered: its further keys are no list of digests"
+            raise FormatError(message)
+        first, nonce = texts(document, "key_digest", "nonce", name=name)
+        made = cls(first, nonce, tuple(others))
+        _require_digits(name, made.key_digest, made.nonce, *made.others)
+        if len(set(made.digests)) < len(made.digests):
+            message = f"{name} is damaged or was altered: it names a key twice"
+            raise FormatError(message)
         return made
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The digests of all keys, the first one first."""
+        return (self.key_digest, *self.others)
+
+    def place_of(self, key_digest: str) -> int:
+        """Return which of the keys this one is; raises `InputError` for one that is not among them."""
+        if key_digest not in self.digests:
+            raise InputError("the commitment is to another key: what was fixed is not what is in this one")
+        return self.digests.index(key_digest)
 
     @property
     def message(self) -> bytes:
         """The bytes that the commitment is the SHA-256 of."""
-        return f"modelward commitment 1\n{self.key_digest}\n{self.nonce}\n".encode()
+        head = f"modelward commitment 2\n{len(self.digests)} keys" if self.others else "modelward commitment 1"
+        return "\n".join([head, *self.digests, self.nonce, ""]).encode()
 
     @property
     def digest(self) -> str:
@@ -69,7 +107,8 @@ class Opening:
 
     def document(self) -> dict[str, Any]:
         """Return the opening as its file holds it."""
-        return {"schema": OPENING, "version": VERSION, "key_digest": self.key_digest, "nonce": self.nonce}
+        told = {"schema": OPENING, "version": VERSION, "key_digest": self.key_digest, "nonce": self.nonce}
+        return {**told, "others": list(self.others)} if self.others else told
 
 
 @dataclass(frozen=True)
@@ -212,8 +251,7 @@ def opened(record: Record, opening: Opening, key_digest: str) -> Record:
     """
     if opening.digest != record.digest:
         raise InputError("the opening is not that of this commitment: their digests differ")
-    if opening.key_digest != key_digest:
-        raise InputError("the commitment is to another key: what was fixed is not what is in this one")
+    opening.place_of(key_digest)
     return record
 
 

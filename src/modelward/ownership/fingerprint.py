@@ -137,9 +137,10 @@ class Fingerprint(OwnershipMethod):
 
     def _same(self, observed: Observation, key: Key) -> bool:
         """Return whether the suspect answers every probe as the key's own model does; weights are told apart by their digest."""
-        mine, theirs, own = key.tensors.get("answers"), observed.tensors.get("answers"), int(key.fact(float, "draws", "own"))
-        if observed.access is Access.WEIGHTS or mine is None or theirs is None or mine.ndim != 3 or not 0 <= own < len(mine):
+        mine, theirs = key.tensors.get("answers"), observed.tensors.get("answers")
+        if observed.access is Access.WEIGHTS or mine is None or theirs is None or mine.ndim != 3 or "draws" not in key.facts:
             return False
+        own = int(key.fact(float, "draws", "own"))  # `family_of` has seen that it is a place
         labels = theirs if theirs.ndim == 1 else theirs.argmax(1)
         if not torch.equal(labels, mine[own].argmax(1)):
             return False
