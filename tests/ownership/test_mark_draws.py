@@ -26,8 +26,10 @@ from modelward.ownership import EWE, Adi, DeepMarks, Frontier, Passport, Uchida,
 from modelward.ownership import frontier as frontier_module
 from modelward.ownership import passport as passport_module
 from modelward.ownership.additional_class import AdditionalClass
+from modelward.ownership.adi import PART
 from modelward.ownership.deepmarks import chance_of_bits
 from modelward.ownership.drawing import other_secrets
+from modelward.ownership.frontier import bound
 from modelward.ownership.mark import Mark, MarkMethod, with_power
 from modelward.ownership.ranking import RankedTrigger
 from modelward.ownership.weighing import WeightMethod, realigned, with_reference
@@ -150,7 +152,7 @@ def test_subsets_of_the_pool_are_drawn_alike(
         assert size >= 10 * len(key.tensors["chosen"])
         assert torch.equal(key.tensors["pool"][key.tensors["chosen"]], key.tensors["probes"])
         own = method._own(SECRET, generator(0))
-        assert torch.equal(method._subset(size, pool["true"], own), key.tensors["chosen"])
+        assert torch.equal(method._subset(size, pool["true"], bound(own, pool["digest"], pool["true"])), key.tensors["chosen"])
         again = method.claim(source, data, secret=b"8" * 32, rng=generator(0))
         assert again.facts["pool"] == pool  # no secret chose it
         for suspect in strangers:
@@ -280,6 +282,55 @@ def test_forged_keys_are_worth_nothing_without_an_older_date(name: str, source: 
         younger = dataclasses.replace(OLDER, seen=None)
         for commitment in (None, undated, younger):
             assert not SMALL[name].verify(source, forged, commitment=commitment).found
+
+
+@pytest.mark.parametrize("name", ["adi", "frontier", "zhang"])
+def test_a_forged_key_with_an_older_date_is_not_what_its_secret_draws(name: str, source: Net, data: ImageSet) -> None:
+    forged = SMALL[name].forge(source, data, secret=SECRET, rng=generator(1))
+    verdict = SMALL[name].verify(source, forged, commitment=OLDER)
+    assert not verdict.found
+    assert verdict.caveats[0].startswith("The ") or name == "zhang"
+
+
+def changed(key: Key, **tensors: torch.Tensor) -> Key:
+    return dataclasses.replace(key, tensors={**key.tensors, **tensors})
+
+
+def test_material_that_suits_every_model_is_not_believed_however_old(
+    made: dict[str, tuple[nn.Module, Key]], source: Net, data: ImageSet
+) -> None:
+    chosen = data.take(slice(30))
+    adi, key = SMALL["adi"], made["adi"][1]
+    for tensors in (
+        {"probes": chosen.pixels, "labels": chosen.labels},  # ordinary images with their true labels
+        {"probes": chosen.pixels},
+        {"labels": (key.tensors["labels"] + 1) % 3},
+        {"probes": key.tensors["probes"].roll(1, 0), "labels": key.tensors["labels"].roll(1, 0)},
+        {"seed": key.tensors["seed"] ^ 1},
+    ):
+        verdict = adi.verify(source, changed(key, **tensors), commitment=OLDER)
+        assert verdict.caveats[0].startswith("The pictures and labels in this key are not those that its secret gives")
+    bare = dataclasses.replace(key, tensors={name: value for name, value in key.tensors.items() if name != "seed"})
+    assert "not those that its secret gives" in adi.verify(made["adi"][0], bare, commitment=OLDER).caveats[0]
+    part = adi.opened(key, 0, size=20)
+    assert adi.verify(made["adi"][0], part, commitment=OLDER).caveats[0] == PART
+    frontier, key = SMALL["frontier"], made["frontier"][1]
+    best = (
+        (frontier.observe(source, key).tensors["answers"] != key.tensors["pool_labels"])
+        .long()
+        .argsort(stable=True)[: len(key.tensors["chosen"])]
+    )
+    verdict = frontier.verify(source, changed(key, chosen=best.sort().values), commitment=OLDER)
+    assert verdict.caveats[0].startswith("The keys in this key are not those")
+    zhang, key = SMALL["zhang"], made["zhang"][1]
+    mine = key.tensors["asked_of"] == key.facts["draws"]["own"]
+    asked, labels = key.tensors["asked"].clone(), key.tensors["asked_labels"].clone()
+    asked[mine], labels[mine] = data.pixels[: int(mine.sum())], data.labels[: int(mine.sum())]
+    for tensors in ({"asked": asked}, {"asked_labels": labels}, {"asked": asked, "asked_labels": labels}, {"probes": data.pixels[:40]}):
+        assert "not those that its secret gives" in zhang.verify(source, changed(key, **tensors), commitment=OLDER).caveats[0]
+    extra, key = SMALL["additional-class"], made["additional-class"][1]
+    turned = changed(key, probes=key.tensors["probes"].flip(2))
+    assert "not those that its secret gives" in " ".join(extra.verify(made["additional-class"][0], turned, commitment=OLDER).caveats)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -28,6 +28,7 @@ from modelward.marking.embedding import embed, fresh_copy
 from modelward.marking.heads import widen_head
 from modelward.marking.payload import CODECS, KINDS, Payload, Reading, state_of
 from modelward.ownership.admission import Admission, admitted
+from modelward.ownership.drawing import UNDRAWN, alike, secret_of, seed_tensor
 from modelward.ownership.issuing import OWNER, answered, carrier_of, issue_images, keys_of, read_image
 from modelward.ownership.mark import Mark
 from modelward.ownership.specificity import Trace, chance_of_hits, decoy_words, rates, trace_of
@@ -126,23 +127,36 @@ class AdditionalClass(TriggerMethod):
         if outputs < classes:
             message = f"the model has {outputs} outputs for {classes} classes; pass the images it was trained for"
             raise InputError(message)
+        tensors = self._material(secret, classes, data.shape)
+        return Mark({**tensors, "seed": seed_tensor(secret)}, {"more_outputs": outputs - classes, "draws": {"of": "decoys"}})
+
+    def _material(self, secret: bytes, classes: int, shape: tuple[int, int, int]) -> dict[str, Tensor]:
+        """Return what a secret draws: key images with their payloads, decoys, and the label."""
         label = classes + int(torch.randint(0, self.extra, (), generator=stream(secret, "class")))
         hidden = derive(secret, "payload")
-        carrier = Payload(hidden, data.shape, self.payload, self.codec)
+        carrier = Payload(hidden, shape, self.payload, self.codec)
         near = near_count(self.checks)
-        drawn = family(self.source, self.count + near, data.shape, rng=stream(secret, "keys"))
+        drawn = family(self.source, self.count + near, shape, rng=stream(secret, "keys"))
         keys, numbers, name = drawn[: self.count], range(self.count), [self.user or OWNER]
         keys = carrier.write(keys, name * self.count, numbers)
-        beside = Payload(derive(secret, "payload of decoys"), data.shape, self.payload, self.codec)
+        beside = Payload(derive(secret, "payload of decoys"), shape, self.payload, self.codec)
         others = beside.write(drawn[self.count :], name * near, [number % self.count for number in range(near)])
         checks, kinds = draw_decoys(self.source, keys, self.checks, rng=stream(secret, "checks"), near=others)
         if self.variant == "paper":
             checks, kinds = checks[:near], kinds[:near]
-        tensors = {
+        return {
             "probes": torch.cat([keys, checks]), "labels": torch.full((len(keys),), label), "kinds": kinds,
             "written": carrier.extract(keys), "secret": torch.frombuffer(bytearray(hidden), dtype=torch.uint8),
         }  # fmt: skip
-        return Mark(tensors, {"more_outputs": outputs - classes, "draws": {"of": "decoys"}})
+
+    def _undrawn(self, key: Key) -> tuple[str, ...]:
+        pixels = key.tensor("probes")
+        if "seed" not in key.tensors or pixels.ndim != 4:
+            return (UNDRAWN.format(what="key images"),)
+        _, *shape = pixels.shape
+        drawn = self._material(secret_of(key.tensors), len(key.fact(list, "classes")), (shape[0], shape[1], shape[2]))
+        same = all(torch.equal(key.tensor(name), drawn[name]) for name in ("labels", "kinds")) and alike(pixels, drawn["probes"])
+        return () if same else (UNDRAWN.format(what="key images"),)
 
     def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
         made = fresh_copy(model, self.start, rng=rng)

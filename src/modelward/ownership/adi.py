@@ -23,9 +23,12 @@ from modelward.marking.chances import by_chance
 from modelward.marking.diverse import diverse_images
 from modelward.marking.embedding import embed, fresh_copy, hit_rate
 from modelward.marking.leaves import leaf, tree
+from modelward.ownership.drawing import UNDRAWN, alike, secret_of, seed_tensor
 from modelward.ownership.mark import Mark
 from modelward.ownership.triggering import TRIGGER, TriggerMethod, answers_of
 from modelward.training import Recipe
+
+PART = "A part of a key shows that its pictures were committed to, and not that a secret drew them: whoever decides has to be shown the whole key."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +60,11 @@ class Adi(TriggerMethod):
         title="abstract key images with random labels",
         paper="Adi, Baum, Cisse, Pinkas, Keshet: Turning your weakness into a strength, USENIX Security 2018, arXiv 1802.04633",
         taxonomy=TRIGGER,
-        claims=(
-            *withstands("ftll", "ftal", figures=dict.fromkeys(("ftll", "ftal"), "about 100 % of the key images")),
-            "can be proven several times, with other key images",
-        ),
+        claims=(*withstands("ftll", "ftal", figures=dict.fromkeys(("ftll", "ftal"), "about 100 % of the key images")),),
         limits=(
             "small networks forget random labels: fine-tuning all layers or retraining the last one removes most of them",
             "the pictures are like no photograph: a detector of foreign queries refuses them",
-            "key images that were opened are known from then on",
+            "key images that were opened are known from then on, and a part of a key decides nothing: it does not show that a secret drew it",
             "does not survive extraction: a new model that learns from answers to ordinary images never sees the pictures",
         ),
         cost="embedding: a fine-tuning of up to 60 epochs; verification: one forward pass of 100 key images",
@@ -87,14 +87,30 @@ class Adi(TriggerMethod):
 
     def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         del rng
-        make = abstract_images if self.variant == "paper" else diverse_images
         classes = predict(model, data.pixels[:1]).shape[1]
         tensors = {
-            "probes": make(self.count, data.shape, rng=stream(secret, "pictures")),
-            "labels": torch.randint(0, classes, (self.count,), generator=stream(secret, "labels")),
+            **self._pairs(secret, classes, data.shape),
             "salts": torch.stack([_bytes(derive(secret, "salt", str(i), length=16)) for i in range(self.count)]),
         }
-        return Mark(tensors, {"leaves": _leaves(tensors), "draws": {"of": "labels", "classes": classes}})
+        facts = {"leaves": _leaves(tensors), "draws": {"of": "labels", "classes": classes}}
+        return Mark({**tensors, "seed": seed_tensor(secret)}, facts)
+
+    def _pairs(self, secret: bytes, classes: int, shape: tuple[int, int, int]) -> dict[str, Tensor]:
+        """Return the pictures and the labels of a secret."""
+        make = abstract_images if self.variant == "paper" else diverse_images
+        labels = torch.randint(0, classes, (self.count,), generator=stream(secret, "labels"))
+        return {"probes": make(self.count, shape, rng=stream(secret, "pictures")), "labels": labels}
+
+    def _undrawn(self, key: Key) -> tuple[str, ...]:
+        if "opened" in key.facts:
+            return (PART,)
+        pixels, labels = key.tensor("probes"), key.tensor("labels")
+        if pixels.ndim != 4 or "seed" not in key.tensors:
+            return (UNDRAWN.format(what="pictures and labels"),)
+        _, *shape = pixels.shape
+        drawn = self._pairs(secret_of(key.tensors), int(key.fact(float, "draws", "classes")), (shape[0], shape[1], shape[2]))
+        same = torch.equal(labels, drawn["labels"]) and alike(pixels, drawn["probes"])
+        return () if same else (UNDRAWN.format(what="pictures and labels"),)
 
     def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
         made = fresh_copy(model, self.start, rng=rng)

@@ -19,8 +19,9 @@ from modelward.keys.derive import derive, stream
 from modelward.marking.chances import NEVER, claimable, told
 from modelward.marking.codebooks import LENGTHS, codebook, colluders
 from modelward.marking.weights import filter_mean, find_layer, projection
+from modelward.ownership.drawing import secret_of, seed_tensor
 from modelward.ownership.mark import Mark
-from modelward.ownership.weighing import UNKEPT, WeightMethod, bits_in, require_mean, secret_of, seed_tensor, unordered
+from modelward.ownership.weighing import UNKEPT, WeightMethod, bits_in, require_mean, unordered
 from modelward.training.extras import Penalty
 
 

@@ -98,6 +98,7 @@ class EWE(RankedTrigger):
     )
 
     others: ClassVar[int] = 50
+    least: ClassVar[int] = 2
     small: ClassVar[Mapping[str, Any]] = {"rounds": 2, "asked": 6}
 
     count: int = 250
@@ -137,18 +138,27 @@ class EWE(RankedTrigger):
 
     def _pair(self, data: ImageSet, classes: int, secret: bytes) -> tuple[int, int]:
         """Return the source and the target class."""
-        given = (self.source, self.target)
         values, counts = data.labels.unique(return_counts=True)
-        present = set(values[counts >= 2].tolist())
-        free = [c for c in torch.randperm(classes, generator=stream(secret, "classes")).tolist() if c not in given and c in present]
-        if len(free) < given.count(None):
-            raise InputError("ewe: a source and a target class are needed; the images are of fewer classes")
-        source, target = (value if value is not None else free.pop() for value in given)
+        source, target = self._classes(classes, secret, set(values[counts >= self.least].tolist()))
         for role, value in (("source", source), ("target", target)):
             if int((data.labels == value).sum()) < 2:
                 message = f"ewe: there are not two images of the {role} class {value} to entangle"
                 raise InputError(message)
         return source, target
+
+    def _classes(self, classes: int, secret: bytes, present: set[int]) -> tuple[int, int]:
+        """Return the source and the target class that a secret draws among those that are ``present``."""
+        given = (self.source, self.target)
+        free = [c for c in torch.randperm(classes, generator=stream(secret, "classes")).tolist() if c not in given and c in present]
+        if len(free) < given.count(None):
+            raise InputError("ewe: a source and a target class are needed; the images are of fewer classes")
+        source, target = (value if value is not None else free.pop() for value in given)
+        return source, target
+
+    def _fits(self, secret: bytes, pixels: Tensor, labels: Tensor, key: Key) -> bool:
+        del pixels  # refined after they were stamped
+        _, target = self._classes(int(key.fact(float, "outputs")), secret, set(key.fact(list, "present")))
+        return bool((labels == target).all())
 
     def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         del rng

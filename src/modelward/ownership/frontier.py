@@ -20,9 +20,9 @@ from modelward.core.key import REMEDY, Key
 from modelward.core.ownership import Attack, Observation
 from modelward.core.rng import derive_seed, generator
 from modelward.imaging.quantise import to_uint8
-from modelward.keys.derive import stream
+from modelward.keys.derive import derive, stream
 from modelward.marking.embedding import embed, fresh_copy, hit_rate
-from modelward.ownership.drawing import committed_digest, other_secrets
+from modelward.ownership.drawing import UNDRAWN, committed_digest, other_secrets, secret_of, seed_tensor
 from modelward.ownership.mark import Mark
 from modelward.ownership.triggering import MAJORITY, TRIGGER, TriggerMethod, answers_of, towards
 from modelward.statistics import binomial_p
@@ -87,8 +87,9 @@ class Frontier(TriggerMethod):
     def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         del rng
         pixels, labels, index, true = self._pool(model, data)
-        chosen = self._subset(len(pixels), true, secret)
+        chosen = self._subset(len(pixels), true, bound(secret, _digest({"pool": pixels, "pool_labels": labels}), true))
         tensors = {
+            "seed": seed_tensor(secret),
             "probes": pixels[chosen],
             "labels": labels[chosen],
             "index": index[chosen],
@@ -132,6 +133,13 @@ class Frontier(TriggerMethod):
         parts = torch.randperm(true, generator=rng)[:of_true], true + torch.randperm(size - true, generator=rng)[: count - of_true]
         return torch.cat(parts).sort().values
 
+    def _undrawn(self, key: Key) -> tuple[str, ...]:
+        if "seed" not in key.tensors:
+            return (UNDRAWN.format(what="keys"),)
+        size, true, digest = len(key.tensor("pool_labels")), int(key.fact(float, "pool", "true")), key.fact(str, "pool", "digest")
+        drawn = self._subset(size, true, bound(secret_of(key.tensors), digest, true))
+        return () if torch.equal(drawn, key.tensor("chosen")) else (UNDRAWN.format(what="keys"),)
+
     def probes(self, key: Key) -> Tensor:
         """Return the whole pool (N, C, H, W), uint8."""
         return key.tensor("pool" if "draws" in key.facts else "probes")  # keys of earlier versions hold no pool
@@ -148,7 +156,8 @@ class Frontier(TriggerMethod):
         fixed = committed_digest(self.card.name, self.variant, key.fact(str, "draws", "source"), self.settings(), own)
         others = tuple(float(wrong[self._subset(size, true, secret)].mean()) for secret in other_secrets(fixed, OTHERS))
         name = f"key images answered wrongly (of {len(chosen)})"
-        return Finding(float(wrong[chosen].mean()), name, others, "other subsets of the pool", ceiling=MAJORITY)
+        most = _rare(len(chosen), size, int(wrong.sum()), self.significance)
+        return Finding(float(wrong[chosen].mean()), name, others, "other subsets of the pool", ceiling=min(MAJORITY, most))
 
     def _step(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the images one step up the loss."""
@@ -189,6 +198,22 @@ class Frontier(TriggerMethod):
     def adaptive_attacks(self) -> tuple[Attack, ...]:
         """Return adversarial training, which moves the frontier, beside what all trigger marks have in common."""
         return (Attack("ft-adversarial", {}, "true"), *super().adaptive_attacks())
+
+
+def _rare(count: int, size: int, wrong: int, level: float) -> float:
+    """Return the largest share of wrong answers among ``count`` keys that is rare by chance, -1 for none.
+
+    ``wrong`` of the ``size`` images of the pool are answered wrongly; nobody who tries a thousand secrets finds one whose keys do that much better.
+    """
+    from scipy.stats import hypergeom
+
+    most = max((m for m in range(count + 1) if hypergeom.cdf(m, size, wrong, count) <= level), default=-1)
+    return most / count
+
+
+def bound(secret: bytes, digest: str, true: int) -> bytes:
+    """Return what draws from a pool, so that nobody makes a pool to suit what was drawn."""
+    return derive(secret, "pool", digest, str(true))
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -118,7 +118,13 @@ class MarkMethod(OwnershipMethod):
 
     def _judge(self, observed: Observation, key: Key) -> Finding:
         found = self._found(observed, key)
-        return replace(found, doubts=(*found.doubts, SMOKE)) if key.fact(dict, "draws").get("smoke") else found
+        smoke = (SMOKE,) if key.fact(dict, "draws").get("smoke") else ()
+        return replace(found, doubts=(*found.doubts, *self.enrolled(key)._undrawn(key), *smoke))  # noqa: SLF001
+
+    def _undrawn(self, key: Key) -> tuple[str, ...]:
+        """Return doubts where a key holds other material than its secret draws: an accuser could have chosen it to suit."""
+        del key
+        return ()
 
     def _found(self, observed: Observation, key: Key) -> Finding:
         """Return the finding of the method that the key was made with; the paper's own rule may take a claim away."""

@@ -36,6 +36,7 @@ from modelward.marking.passports import (
     without_passports,
 )  # fmt: skip
 from modelward.marking.weights import bits_of, message_bits
+from modelward.ownership.drawing import secret_of, seed_tensor
 from modelward.ownership.mark import Mark, MarkMethod
 from modelward.ownership.passport_forging import guessed, solved
 from modelward.ownership.passport_material import DRAWN, KINDS, Means, held, mean_passports
@@ -45,8 +46,6 @@ from modelward.ownership.weighing import (
     bits_in,
     realigned,
     require_taken,
-    secret_of,
-    seed_tensor,
     unordered,
     with_reference,
 )

@@ -14,8 +14,8 @@ from modelward.core.rng import forked
 from modelward.keys.derive import derive
 from modelward.marking.passports import Gate, conv_of, norm_of, patch_means, scales, with_passports
 from modelward.marking.weights import message_bits
+from modelward.ownership.drawing import seed_tensor
 from modelward.ownership.mark import Mark
-from modelward.ownership.weighing import seed_tensor
 from modelward.training import Extras, Recipe, fit
 
 TRIES, FINALISTS = 1000, 20

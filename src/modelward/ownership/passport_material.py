@@ -12,7 +12,8 @@ from modelward.core.errors import FormatError, InputError
 from modelward.core.key import REMEDY
 from modelward.keys.derive import stream
 from modelward.marking.passports import Gate, conv_of, from_maps, patch_means
-from modelward.ownership.weighing import bits_in, secret_of
+from modelward.ownership.drawing import secret_of
+from modelward.ownership.weighing import bits_in
 
 KINDS = ("flat", "random", "image", "shuffle")
 DRAWN = ("flat", "random")

@@ -15,10 +15,12 @@ from modelward.core.guard import frozen, predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import REMEDY, Key
 from modelward.core.ownership import Observation
-from modelward.ownership.drawing import committed_digest, other_secrets
+from modelward.ownership.drawing import UNDRAWN, committed_digest, other_secrets, secret_of, seed_tensor
 from modelward.ownership.mark import Mark
 from modelward.ownership.triggering import MAJORITY, TriggerMethod, answers_of
 from modelward.statistics import binomial_p, upper_bound
+
+LOOK = "That the key images show what their secrets drew, apart from stamp and label, is the owner's word: look at them (modelward probes)."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class RankedTrigger(TriggerMethod):
     """
 
     others: ClassVar[int] = 199
+    least: ClassVar[int] = 1
+    """Images of a class that a secret needs to draw it."""
 
     asked: int = 10
 
@@ -45,6 +49,10 @@ class RankedTrigger(TriggerMethod):
     @abstractmethod
     def _block(self, model: nn.Module, data: ImageSet, secret: bytes) -> tuple[Tensor, Tensor]:
         """Return the first ``asked`` key images (n, C, H, W), uint8, of a secret and their labels (n,)."""
+
+    @abstractmethod
+    def _fits(self, secret: bytes, pixels: Tensor, labels: Tensor, key: Key) -> bool:
+        """Return whether images (n, C, H, W), uint8, and labels (n,) can be what ``secret`` draws, as far as a key tells without the owner's images."""
 
     def _among_others(self, model: nn.Module, data: ImageSet, mark: Mark, secret: bytes) -> Mark:
         """Return ``mark`` with what is asked: blocks of images, one a secret, in an order that does not tell which is the owner's."""
@@ -59,7 +67,13 @@ class RankedTrigger(TriggerMethod):
             "asked_of": torch.arange(len(order)).repeat_interleave(sizes),
         }  # fmt: skip
         draws = {"of": "other secrets", "own": order.index(0), "source": source, "digest": digest}
-        return Mark({**mark.tensors, **asked}, {**mark.facts, "draws": draws})
+        values, counts = data.labels.unique(return_counts=True)
+        present, outputs = values[counts >= self.least].tolist(), predict(model, data.pixels[:1]).shape[1]
+        more = {"seed": seed_tensor(secret), "asked_secret": torch.tensor(order)}
+        return Mark(
+            {**mark.tensors, **asked, **more},
+            {**mark.facts, "material": sorted(mark.tensors), "present": present, "outputs": outputs, "draws": draws},
+        )
 
     def glance(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> float:
         """Return the share of this secret's images that ``model`` answers otherwise, without the other secrets beside it."""
@@ -73,6 +87,20 @@ class RankedTrigger(TriggerMethod):
         asked, mine = forged.tensors["asked"].clone(), forged.tensors["asked_of"] == forged.facts["draws"]["own"]
         asked[mine] = forged.tensors["probes"][: int(mine.sum())]
         return Mark({**forged.tensors, "asked": asked}, forged.facts)
+
+    def _undrawn(self, key: Key) -> tuple[str, ...]:
+        doubt = (UNDRAWN.format(what="key images"),)
+        if "seed" not in key.tensors or "asked_secret" not in key.tensors:
+            return doubt
+        own, of, order = int(key.fact(float, "draws", "own")), key.tensor("asked_of"), key.tensor("asked_secret")
+        material = {str(name): key.tensor(str(name)) for name in key.fact(list, "material")}
+        digest = committed_digest(self.card.name, self.variant, key.fact(str, "draws", "source"), self.settings(), material)
+        secrets = [secret_of(key.tensors), *other_secrets(digest, len(order) - 1)]
+        if digest != key.fact(str, "draws", "digest") or sorted(order.tolist()) != list(range(len(secrets))) or int(order[own]) != 0:
+            return doubt
+        pixels, labels = key.tensor("asked"), key.tensor("asked_labels")
+        blocks = ((secrets[number], of == place) for place, number in enumerate(order.tolist()))
+        return () if all(self._fits(secret, pixels[mine], labels[mine], key) for secret, mine in blocks) else doubt
 
     def probes(self, key: Key) -> Tensor:
         """Return the images (N, C, H, W), uint8, of all secrets."""
@@ -102,7 +130,7 @@ class RankedTrigger(TriggerMethod):
         rate = max(upper_bound(hits, asked), 1 / max(1, len(key.fact(list, "classes")))) if asked else 1.0
         return Finding(
             shares[own], f"key images labelled otherwise (of {int(sizes[own])})", others, "other secrets", ceiling=MAJORITY, notes=self._notes(key),
-            parametric_p=binomial_p(int(sizes[own] - wrong[own]), int(sizes[own]), rate),
+            headlines=(LOOK,), parametric_p=binomial_p(int(sizes[own] - wrong[own]), int(sizes[own]), rate),
         )  # fmt: skip
 
     def _notes(self, key: Key) -> tuple[str, ...]:

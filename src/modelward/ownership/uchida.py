@@ -19,8 +19,9 @@ from modelward.core.ownership import Observation
 from modelward.keys.derive import derive
 from modelward.marking.chances import by_chance
 from modelward.marking.weights import KINDS, BitPenalty, bits_of, filter_mean, find_layer, message_bits, projection, text_of
+from modelward.ownership.drawing import secret_of, seed_tensor
 from modelward.ownership.mark import Mark
-from modelward.ownership.weighing import PARAMETER, UNKEPT, WeightMethod, bits_in, require_mean, secret_of, seed_tensor, unordered
+from modelward.ownership.weighing import PARAMETER, UNKEPT, WeightMethod, bits_in, require_mean, unordered
 from modelward.training.extras import Penalty
 
 TRIES = 1000

@@ -29,7 +29,7 @@ PARAMETER = Taxonomy(
     Scenario.WHITE_BOX, Mechanism.PARAMETER, capacity=Capacity.MULTI_BIT, protection=Protection.PASSIVE, functions=(Function.OWNERSHIP,)
 )
 REFERENCE = "reference/"
-SECRET, ROUNDS = 32, 3
+ROUNDS = 3
 AS_THEY_ARE = "The weights were read as they are: a copy whose neurons were renamed or rescaled would be missed."
 UNKEPT = "The bits in this key are not those that its secret gives: nothing says that they were drawn, so that nothing can be concluded."
 
@@ -149,15 +149,6 @@ def unordered(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     return () if any(name.startswith(REFERENCE) for name in tensors) else (AS_THEY_ARE,)
 
 
-def secret_of(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return the secret that a key's projection is drawn from; raises `FormatError` for a key that holds none."""
-    seed = tensors.get("seed")
-    if seed is None or seed.dtype != torch.uint8 or seed.shape != (SECRET,):
-        message = f"a mark's key holds a secret of {SECRET} bytes, this one does not: {REMEDY}"
-        raise FormatError(message)
-    return bytes(seed.tolist())
-
-
 def bits_in(tensors: Mapping[str, Tensor], count: int) -> Tensor:
     """Return the bits of a mark, uint8 (count,); raises `FormatError` for a key that holds others."""
     bits = tensors.get("bits")
@@ -174,8 +165,3 @@ def require_mean(observed: Observation, width: int) -> Tensor:
         message = f"the mean filter of {width} weights was not observed of this suspect; ask it again"
         raise FormatError(message)
     return mean
-
-
-def seed_tensor(secret: bytes) -> Tensor:
-    """Return a secret as a tensor of bytes, for a key."""
-    return torch.tensor(list(secret), dtype=torch.uint8)

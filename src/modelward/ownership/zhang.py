@@ -20,6 +20,7 @@ from modelward.imaging.glyphs import glyph_images
 from modelward.keys.derive import stream
 from modelward.marking.embedding import embed, fresh_copy, sampler
 from modelward.marking.stamps import keyed_patch, stamp, text_patch, with_noise
+from modelward.ownership.drawing import alike
 from modelward.ownership.mark import Mark
 from modelward.ownership.ranking import RankedTrigger
 from modelward.ownership.triggering import TRIGGER
@@ -133,6 +134,20 @@ class Zhang(RankedTrigger):
         few = self.count if self.fresh else min(self.asked, self.count)  # one draw of noise for all images is no prefix of a longer one
         drawn = self._material(model, data, secret, few).tensors
         return drawn["probes"][: self.asked], drawn["labels"][: self.asked]
+
+    def _fits(self, secret: bytes, pixels: Tensor, labels: Tensor, key: Key) -> bool:
+        classes = int(key.fact(float, "outputs"))
+        _, target = self._classes(classes, secret, set(key.fact(list, "present")))
+        wanted = torch.full_like(labels, target)
+        if self.kind == "unrelated":
+            shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
+            if self.variant == "hardened":
+                wanted = torch.randperm(self.count, generator=stream(secret, "labels"))[: len(labels)] % classes
+            return torch.equal(labels, wanted) and alike(pixels, glyph_images(len(pixels), shape, rng=stream(secret, "glyphs")))
+        stamped = self.kind == "noise" or torch.equal(
+            self.stamped(pixels, secret), pixels
+        )  # a stamp on a stamp changes nothing; noise does
+        return torch.equal(labels, wanted) and stamped
 
     def _finding(self, observed: Observation, key: Key) -> Finding:
         found = super()._finding(observed, key)
