@@ -9,6 +9,7 @@ import torch
 
 from modelward.cli.key_standing import lapsed
 from modelward.core.key import Key
+from modelward.core.rng import generator
 from modelward.keys import grants, read_key, write_key
 from modelward.models import save_model
 from modelward.ownership.adi import Adi
@@ -31,15 +32,19 @@ def users(folder, shell):
     return folder
 
 
+@pytest.fixture(scope="module")
+def marked(mlp_victim, hard) -> tuple[torch.nn.Module, Key]:
+    """Return a marked model and its key."""
+    method = Adi(count=20, epochs=40, batch=32, lr=0.05, per_batch=4)
+    return method.protect(mlp_victim, hard.owner.take(slice(96)), secret=b"s" * 32, rng=generator(0))
+
+
 @pytest.fixture
-def owned(folder, mlp_victim):
-    """Write a model, and a key whose images it answers as the key says."""
-    probes = torch.randint(0, 256, (20, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    with torch.no_grad():
-        labels = mlp_victim(probes.float() / 255).argmax(1)
-    facts = {"settings": Adi(count=20).settings(), "calibrated": True, "classes": ["a", "b", "c"], "draws": {"of": "labels", "classes": 3}}
-    write_key(folder / "k.mw", Key("adi", "hardened", "00" * 32, facts, {"probes": probes, "labels": labels}))
-    save_model(folder / "m.safetensors", mlp_victim)
+def owned(folder, marked):
+    """Write a marked model and its key."""
+    model, key = marked
+    write_key(folder / "k.mw", key)
+    save_model(folder / "m.safetensors", model)
     return folder
 
 

@@ -172,6 +172,27 @@ def test_one_near_copy_among_siblings_is_refused(original: Net, kin: Siblings, h
         assert f"Near copies: {who} answer" in said
 
 
+def test_a_sibling_that_was_fine_tuned_from_another_stands_out_and_an_uneven_family_does_not() -> None:
+    rng = generator(8)
+    members = [{"digest": str(i)} for i in range(20)]
+    shared = 3 * torch.randn(60, 4, generator=rng)
+    even = shared + torch.randn(20, 60, 4, generator=rng)
+    assert near_copies(members, even, 0) == []
+    tuned = even.clone()
+    tuned[7] = even[3] + 0.55 * torch.randn(60, 4, generator=rng)  # half as far from the third as siblings are from each other
+    assert near_copies(members, tuned, 0)[0].startswith("Near copies: two siblings answer")
+    uneven = shared + torch.linspace(0.5, 2.0, 20)[:, None, None] * torch.randn(20, 60, 4, generator=rng)
+    assert near_copies(members, uneven, 0) == []
+
+
+def test_siblings_that_are_nearer_to_each_other_than_to_the_owners_model_are_refused() -> None:
+    rng = generator(9)
+    answers = 3 * torch.randn(60, 4, generator=rng) + torch.randn(20, 60, 4, generator=rng)
+    answers[1:] = answers[1] + 0.6 * torch.randn(19, 60, 4, generator=rng)
+    (said,) = odd_rows(behaviour({"clean_answers": answers}, 20), 0)
+    assert "distance to the others" in said
+
+
 def test_untrained_siblings_are_refused(original: Net, kin: Siblings, hard: Study) -> None:
     fresh = tuple(build("mlp:width=24", classes=3, channels=3, size=(8, 8), rng=generator(i)) for i in range(19))
     assert doubt(original, dataclasses.replace(kin, models=fresh), hard).startswith("undecided: ")
@@ -196,8 +217,8 @@ def test_siblings_that_the_owner_brought_are_weak_evidence(original: Net, kin: S
     key = enrolled(original, dataclasses.replace(kin, origin="models", start="base"), hard)
     verdict = SAC().verify(noisy(original, 1e-3, 7), key)
     assert verdict.strength == "weak"
-    assert verdict.headlines[0] == "By the owner's word training began at a public network, and so did every sibling."
-    assert verdict.headlines[1] == "The owner chose the siblings: nothing shows that none was left out."
+    assert verdict.headlines[1] == "By the owner's word training began at a public network, and so did every sibling."
+    assert verdict.headlines[2] == "The owner chose the siblings: nothing shows that none was left out."
 
 
 def test_answers_that_are_equal_to_a_millionth_are_one() -> None:
@@ -214,7 +235,12 @@ def test_a_quirk_on_the_methods_own_probes_alone_is_seen() -> None:
     rng = generator(4)
     answers = torch.randn(20, 50, 4, generator=rng)
     rows = behaviour({"answers": answers, "clean_answers": answers, "index": torch.arange(20), "probes": torch.zeros(20, 3)}, 20)
-    assert set(rows[0]) == {"confidence on the method's probes", "share of the commonest answer", "size of probes"}
+    assert set(rows[0]) == {
+        "confidence on the method's probes",
+        "share of the commonest answer",
+        "size of probes",
+        "distance to the others",
+    }
     assert odd_rows(rows, 3) == []
     surer = answers.clone()
     surer[torch.arange(20) != 3] *= 1.5  # every sibling is surer there than the owner's model

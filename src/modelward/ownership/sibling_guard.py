@@ -19,6 +19,7 @@ LEVEL = 0.01
 BINS = 10
 MOST = 2000  # images a figure, at most
 SAME = 1e-6
+FAR, OUTLYING = 4.0, 3.5  # a pair is too near at a quarter of the usual distance, or that much further out than the nearest tenth
 BARELY = 0.01  # of their spread: logits of models that were trained each by itself differ by more
 NEEDED = 256
 UNCALIBRATED = (
@@ -111,10 +112,18 @@ def behaviour(tensors: Mapping[str, Tensor], count: int) -> list[dict[str, float
         if name == "answers" and tensor.ndim == 3:
             top, label = tensor.double().softmax(2).max(2)
             values = {"confidence on the method's probes": top.mean(1), "share of the commonest answer": _with_most(label)}
-        for what, each in values.items():
-            for row, value in zip(found, each.tolist(), strict=True):
-                row[what] = value
+        _enter(found, values)
+    if "clean_answers" in tensors and len(tensors["clean_answers"]) == count:
+        soft = tensors["clean_answers"].double().softmax(-1).flatten(1)
+        _enter(found, {"distance to the others": torch.cdist(soft, soft, p=1).sum(1).clamp_min(1e-300).log()})
     return found
+
+
+def _enter(rows: Sequence[dict[str, float]], values: Mapping[str, Tensor]) -> None:
+    """Enter figures (m + 1,) by name into the rows of the candidates."""
+    for what, each in values.items():
+        for row, value in zip(rows, each.tolist(), strict=True):
+            row[what] = value
 
 
 def _with_most(labels: Tensor) -> Tensor:
@@ -181,12 +190,11 @@ def near_copies(members: Sequence[Mapping[str, Any]], answers: Tensor, own: int)
     usual = max(
         float(upper.median()), float(others.median()) / 2
     )  # nineteen copies of one sibling are usual to each other, not to the owner's model
-    if float(upper.min()) < usual / 2:
+    low, nearest = max(float(upper.quantile(0.1)), 1e-300), float(upper.min())
+    if nearest < usual / FAR or math.log(usual / nearest) > OUTLYING * abs(math.log(usual / low)):
         first, second = divmod(int((away + torch.diag(torch.full((len(soft),), torch.inf, dtype=away.dtype))).argmin()), len(soft))
         who = "a sibling and the owner's model" if own in {first, second} else "two siblings"
-        return [
-            f"Near copies: {who} answer {float(upper.min()):.3g} apart, siblings usually {usual:.3g}; draws are trained each by itself."
-        ]
+        return [f"Near copies: {who} answer {nearest:.3g} apart, siblings usually {usual:.3g}; draws are trained each by itself."]
     apart = _spread(answers)
     return [ALL_ALIKE.format(apart=apart)] if apart < BARELY else []
 
