@@ -186,6 +186,62 @@ def test_the_model_itself_says_nothing_of_whose_it_is(key: Path, run: Callable[.
     assert json.loads(found.out)["caveats"][0].startswith("The suspect is the very model that the key names")
 
 
+@pytest.fixture
+def bundle(folder: Path, key: Path, run: Callable[..., Answer]) -> str:
+    """Return the evidence against the thief, made once."""
+    if not (folder / "thief.bundle").exists():
+        assert run("evidence", "keygen", "--out", "again.pem").code == 0
+        found = run(
+            "verify", "thief.safetensors", "--arch", "ownnet:net", "--key", key, "--evidence", "thief.bundle", "--signing-key", "again.pem"
+        )
+        assert found.code == 1, found.err
+    return "thief.bundle"
+
+
+AGAIN = (
+    "--retrain",
+    "2",
+    "--model",
+    "model.safetensors",
+    "--arch",
+    "ownnet:net",
+    "--trained-on",
+    "trained.npz",
+    "--base",
+    "none",
+    "--jobs",
+    "1",
+)
+
+
+def test_whoever_checks_trains_siblings_anew(bundle: str, run: Callable[..., Answer]) -> None:
+    found = run("evidence", "check", bundle, "--trusted-key", "again.pub.pem", *AGAIN, "--train", "ownnet:train", "--json")
+    told = json.loads(found.out)["verdict"]
+    assert (found.code, told["decision"]) == (1, "related")
+    assert told["headlines"][0] == "2 siblings were trained anew by the code that the key names: 2 have the weights that the key names."
+
+
+@pytest.mark.filterwarnings("ignore:--trained-on heldout.npz")
+def test_other_code_model_images_or_start_are_not_those_of_the_key(bundle: str, folder: Path, run: Callable[..., Answer]) -> None:
+    (folder / "othernet.py").write_text(CODE.replace("0.05", "0.04") + "\n# another script\n")
+    check = ("evidence", "check", bundle, "--trusted-key", "again.pub.pem")
+    for words, said in (
+        ((*AGAIN, "--train", "othernet:train"), "the training code is not the one that the key names"),
+        (
+            (*AGAIN[:-6], "--trained-on", "heldout.npz", "--base", "none", "--train", "ownnet:train"),
+            "the set of images is not the one that the key names",
+        ),
+        ((*AGAIN[:-4], "--start", "stranger.safetensors", "--train", "ownnet:train"), "the start is not the one that the key names"),
+        (AGAIN, "the model's file does not say how it was trained"),
+        (("--retrain", "2"), "--retrain needs the claimant's model"),
+        (("--train", "ownnet:train"), "pass them with --retrain N"),
+        ((*AGAIN, "--train", "ownnet:train", "--retrain", "0"), "at least 1"),
+    ):
+        found = run(*check, *words)
+        assert found.code in {2, 3, 4}, (words, found)
+        assert said in found.err, (words, found.err)
+
+
 def test_whoever_checks_the_evidence_brings_the_day_and_is_shown_the_model(folder: Path, key: Path, run: Callable[..., Answer]) -> None:
     assert run("evidence", "keygen", "--out", "sign.pem").code == 0
     assert run("commit", key, "--out", "d.json", "--publication", "Gazette 12", "--published", TODAY.isoformat()).code == 0

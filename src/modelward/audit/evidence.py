@@ -18,6 +18,7 @@ from modelward._version import __version__
 from modelward.audit.committing import Committed, told_keys
 from modelward.audit.enrolment import ownership
 from modelward.audit.judging import weigh
+from modelward.audit.retraining import ODD, Retraining, retrain
 from modelward.audit.sibling_check import UNASKED, ask_siblings
 from modelward.core.canonical import canonical_json, plain
 from modelward.core.errors import FormatError, InputError, ModelwardError, UnsafeFileError
@@ -25,7 +26,7 @@ from modelward.core.guard import state_digest
 from modelward.core.key import Key
 from modelward.core.ownership import Observation
 from modelward.core.suspect import Access
-from modelward.core.verdict import Verdict
+from modelward.core.verdict import Decision, Verdict
 from modelward.evaluation.code import code_digest
 from modelward.io.documents import parse_document, texts
 from modelward.io.safetensors import dump_arrays, parse_arrays
@@ -118,7 +119,8 @@ def make_bundle(
 
 def check_bundle(
     data: bytes, *, trusted: bytes | None = None, roots: bytes = b"", released: str | None = None,
-    model: nn.Module | Callable[[Key], nn.Module] | None = None, siblings: Path | None = None, arch: str | None = None, name: str = "the bundle",
+    model: nn.Module | Callable[[Key], nn.Module] | None = None, siblings: Path | None = None, retraining: Retraining | None = None,
+    arch: str | None = None, name: str = "the bundle",
 ) -> Checked:  # fmt: skip
     """Return what a bundle is worth: its signature, and the verdict computed again from its answers.
 
@@ -137,6 +139,8 @@ def check_bundle(
         the claimant's model, or what reads it given the key in the bundle: without it no fingerprint says "related".
     siblings, arch
         a folder with the siblings that the key names, to ask them again, and their architecture where their files do not say it.
+    retraining
+        how some of the siblings are trained anew; such as do not lie among the others make the verdict undecided.
 
     Raises
     ------
@@ -169,10 +173,7 @@ def check_bundle(
             message = f"the model that was shown is the one that the key in {name} names, but what the key says that it answers or holds is not true of it"
             raise UnsafeFileError(message)
         own = None if committed is None else replace(committed, roots=roots or committed.roots, released=released)
-        told = UNASKED if siblings is None else str(ask_siblings(key, siblings, arch))
-        verdict = weigh(observed, key, own, shown=shown is not None)
-        if ownership(key.method, {}).drawn_over == "siblings":
-            verdict = replace(verdict, headlines=(told, *verdict.headlines))
+        verdict = _with_siblings(weigh(observed, key, own, shown=shown is not None), key, siblings, retraining, arch)
         if own is None or own.count == 1:  # several are told with every verdict
             verdict = replace(verdict, headlines=(*verdict.headlines, told_keys(own)))
         notes = _notes(statement, key, own, own_roots=bool(roots))
@@ -182,6 +183,18 @@ def check_bundle(
         message = f"{name} is signed, but what is in it cannot be evaluated: {type(error).__name__}"
         raise FormatError(message) from error
     return Checked(statement, verdict, fingerprint(public), trusted is not None, notes)
+
+
+def _with_siblings(verdict: Verdict, key: Key, siblings: Path | None, retraining: Retraining | None, arch: str | None) -> Verdict:
+    """Return the verdict with what is known of the siblings first; such as are no siblings make it undecided."""
+    told = [] if siblings is None else [str(ask_siblings(key, siblings, arch))]
+    made = None if retraining is None else retrain(key, retraining)
+    told += [] if made is None else [str(made)]
+    if ownership(key.method, {}).drawn_over == "siblings":
+        verdict = replace(verdict, headlines=(*(told or [UNASKED]), *verdict.headlines))
+    if made is None or not made.odd:
+        return verdict
+    return replace(verdict, decision=Decision.UNDECIDED, strength="", caveats=(ODD.format(why=made.odd), *verdict.caveats))
 
 
 def _content(statement: Mapping[str, Any], name: str) -> tuple[Key, Observation, Committed | None]:

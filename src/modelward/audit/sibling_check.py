@@ -11,7 +11,7 @@ from modelward.core.guard import state_digest
 from modelward.core.key import Key
 from modelward.models import load_model
 
-UNASKED = "The siblings and their answers are the owner's figures: nobody has asked the siblings again (--sibling-models DIR)."
+UNASKED = "The siblings and their answers are the owner's figures: nobody asked them again (--sibling-models DIR) or trained some anew (--retrain N)."
 
 
 @dataclass(frozen=True)

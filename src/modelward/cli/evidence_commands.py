@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelward.cli.audit_commands import Arch
+from modelward.cli.audit_commands import Arch, Jobs
+from modelward.cli.calibration_options import Base, Start, Train, TrainingSet
 from modelward.cli.commitment_options import Released, TsaRoot
 from modelward.cli.key_commands import PassphraseFd, PassphraseFile, passphrase_of
 from modelward.cli.options import Options, working
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from modelward.audit.committing import Committed
     from modelward.audit.evidence import Checked
+    from modelward.audit.retraining import Retraining
     from modelward.core.key import Key
 
 UNKNOWN = 3
@@ -33,6 +35,10 @@ Claimed = Annotated[
 AskAgain = Annotated[
     Path | None, typer.Option("--sibling-models", metavar="DIR", help="The siblings that the key names: they are asked again.")
 ]
+Retrain = Annotated[
+    int | None, typer.Option("--retrain", metavar="N", help="Train N of the key's siblings anew, and see whether they are those.")
+]
+TrainedData = Annotated[str | None, typer.Option("--data", metavar="SET", help="Set that --trained-on owner or train is a part of.")]
 Summary = Annotated[Path | None, typer.Option("--summary", metavar="FILE.html", help="Write one page in plain words.")]
 Keys = Annotated[
     list[Path],
@@ -162,15 +168,33 @@ def evidence_keygen(options: Options, *, passphrase_file: PassphraseFile = None,
 
 def evidence_check(
     options: Options, bundle: Bundle, *, trusted_key: Trusted = None, tsa_root: TsaRoot = None, released: Released = None,
-    model: Claimed = None, sibling_models: AskAgain = None, arch: Arch = None, summary: Summary = None, convention: Any = None,
+    model: Claimed = None, sibling_models: AskAgain = None, retrain: Retrain = None, train: Train = None, data: TrainedData = None,
+    trained_on: TrainingSet = None, base: Base = None, start: Start = None, arch: Arch = None, summary: Summary = None, jobs: Jobs = None,
+    convention: Any = None,
 ) -> int:  # fmt: skip
     """Check an evidence bundle: its signature, and its verdict computed again from the answers in it.
 
     "Stolen" needs the day on which you first saw the suspect (--released), and a commitment that is older. A fingerprint without one says "related",
     once you were shown the claimant's model (--model).
 
+    --retrain N trains N siblings of the key anew, by the code and on the images that you were given (--train, --trained-on, and --base or --start as the
+    key was made with): those that are not the key's own, and do not lie among them, make the verdict undecided.
+
     Exit code 1: stolen or related, 0: not stolen, 3: undecided, or consistent but the signer is unknown; 5: something was altered.
     """
+    again = _retraining(
+        retrain,
+        model,
+        arch,
+        data=data,
+        trained_on=trained_on,
+        train=train,
+        base=base,
+        start=start,
+        seed=options.seed,
+        jobs=jobs,
+        convention=convention,
+    )
     with working(options):
         from modelward.audit.evidence import check_bundle
         from modelward.io.files import read_bytes
@@ -181,11 +205,34 @@ def evidence_check(
         checked = check_bundle(
             read_bytes(bundle, cap=CAP), trusted=None if trusted_key is None else read_public(trusted_key),
             roots=b"" if tsa_root is None else read_bytes(tsa_root, cap=ROOT_CAP), released=require_day(released),
-            model=None if model is None else lambda key: _claimed(model, arch, key, convention), siblings=sibling_models, arch=arch, name=bundle.name,
+            model=None if model is None else lambda key: _claimed(model, arch, key, convention), siblings=sibling_models, retraining=again, arch=arch,
+            name=bundle.name,
         )  # fmt: skip
     code = EXIT_CODES[checked.verdict.decision.value] if checked.known else UNKNOWN
     _tell_evidence(checked, bundle, summary, code, as_json=options.as_json)
     return code
+
+
+def _retraining(
+    count: int | None, model: Path | None, arch: str | None, *, data: str | None, trained_on: str | None, train: str | None, base: str | None,
+    start: Path | None, seed: int, jobs: int | None, convention: Any,
+) -> Retraining | None:  # fmt: skip
+    """Return how siblings are trained anew, where that was asked for; raises `UsageError` for options that miss one."""
+    if count is None:
+        if train or trained_on or data or base or start:
+            raise UsageError(
+                "--train, --trained-on, --data, --base and --start say how siblings are trained anew; pass them with --retrain N"
+            )
+        return None
+    if model is None or trained_on is None:
+        raise UsageError(
+            "--retrain needs the claimant's model (--model FILE) and exactly the images that it was trained on (--trained-on SET)"
+        )
+    from modelward.audit.calibrating import Calibrating
+    from modelward.audit.retraining import Retraining, question_of
+
+    asked = Calibrating(train=train, base=base, start=start, trained_on=trained_on)
+    return Retraining(count, question_of(model, arch, data, trained_on, convention=convention), asked, seed, jobs)
 
 
 def _claimed(path: Path, arch: str | None, key: Key, convention: Any) -> nn.Module:
