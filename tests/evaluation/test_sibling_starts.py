@@ -60,6 +60,27 @@ def test_weights_drawn_anew_stand_in_no_common_order() -> None:
             require_start(Siblings(origin="code", start="none"), models, owner, None)
 
 
+def sorted_units(model: nn.Module) -> nn.Module:
+    """Return the same function with its hidden units in the order of their size: their order tells nothing then."""
+    made = copy.deepcopy(model)
+    order = model[1].weight.norm(dim=1).argsort()
+    with torch.no_grad():
+        made[1].weight.copy_(model[1].weight[order])
+        made[1].bias.copy_(model[1].bias[order])
+        made[3].weight.copy_(model[3].weight[:, order])
+    return made
+
+
+def test_one_sibling_that_hides_its_order_does_not_spare_the_others() -> None:
+    hidden = sorted_units(ANEW[1])
+    with pytest.warns(UserWarning, match="could not be tried in 1 cases"):
+        require_start(Siblings(origin="code", start="base"), [hidden, *FROM_BASE[1:]], FROM_BASE[0], BASE)
+    with pytest.raises(InputError, match="1 of 3 siblings do not stand"):
+        require_start(Siblings(origin="code", start="base"), [hidden, FROM_BASE[1], ANEW[0]], FROM_BASE[0], BASE)
+    with pytest.raises(InputError, match="stand in one order of hidden units"):
+        require_start(Siblings(origin="code", start="none"), [hidden, *FROM_BASE], ANEW[0], None)
+
+
 def test_what_our_recipe_trained_is_not_tried_and_what_cannot_be_tried_is_said() -> None:
     require_start(Siblings(origin="recipe", start="base"), ANEW, ANEW[0], BASE)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))

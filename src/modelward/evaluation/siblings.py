@@ -155,7 +155,7 @@ def gathered(made: Plan, run: Run, store: Store, *, least: int = 1) -> Siblings:
     models = [_model(cell, run, store) for cell in good]
     if len(models) > 1 and len({state_digest(model) for model in models[:2]}) < 2:
         raise InputError("two siblings have the same weights: the training code ignores its seed, or trains nothing")
-    require_start(made.about, models, _owner(made, store), _begin(made, store))
+    require_start(made.about, models, _owner(made, store), planned_start(made, store))
     tuning = [cell for cell in made.tuning if run.of(cell) is not None]
     place = {id(cell): number for number, cell in enumerate(tuning)}
     thieves = tuple(
@@ -174,7 +174,7 @@ def _owner(made: Plan, store: Store) -> nn.Module | None:
     return get_model(str(store.folder), given) if isinstance(given, str) else None
 
 
-def _begin(made: Plan, store: Store) -> nn.Module | None:
+def planned_start(made: Plan, store: Store) -> nn.Module | None:
     """Return the weights that training began with, where there are such."""
     given = made.ranked[0].inputs.get("start") if made.ranked else None
     return get_model(str(store.folder), given) if isinstance(given, str) else None
