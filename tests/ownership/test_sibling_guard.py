@@ -234,18 +234,16 @@ def test_answers_that_are_equal_to_a_millionth_are_one() -> None:
 def test_a_quirk_on_the_methods_own_probes_alone_is_seen() -> None:
     rng = generator(4)
     answers = torch.randn(20, 50, 4, generator=rng)
-    rows = behaviour({"answers": answers, "clean_answers": answers, "index": torch.arange(20), "probes": torch.zeros(20, 3)}, 20)
-    assert set(rows[0]) == {
-        "confidence on the method's probes",
-        "share of the commonest answer",
-        "size of probes",
-        "distance to the others",
-    }
+    rows = behaviour({"answers": answers, "clean_answers": answers, "labels": torch.zeros(50), "probes": torch.zeros(20, 3)}, 20)
+    shares = {f"share of class {number}" for number in range(4)}
+    on_probes = {"confidence", "entropy", "distance to the others", "share of the commonest answer", "accuracy", *shares}
+    assert set(rows[0]) == {"size of probes", "distance to the others", *(f"{what} on the method's probes" for what in on_probes)}
+    assert set(behaviour({"answers": answers}, 20)[0]) == {f"{what} on the method's probes" for what in on_probes - {"accuracy"}}
     assert odd_rows(rows, 3) == []
     surer = answers.clone()
     surer[torch.arange(20) != 3] *= 1.5  # every sibling is surer there than the owner's model
     (said,) = odd_rows(behaviour({"answers": surer}, 20), 3)
-    assert "confidence on the method's probes" in said
+    assert "on the method's probes" in said
     heavier = torch.randn(20, 6, 5, generator=rng)
     heavier[3] *= 1.6
     (said,) = odd_rows(behaviour({"weight/fc": heavier}, 20), 3)

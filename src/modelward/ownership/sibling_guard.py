@@ -22,6 +22,7 @@ SAME = 1e-6
 FAR, OUTLYING = 4.0, 3.5  # a pair is too near at a quarter of the usual distance, or that much further out than the nearest tenth
 BARELY = 0.01  # of their spread: logits of models that were trained each by itself differ by more
 NEEDED = 256
+CLASSES = 10  # shares of classes are looked at where there are no more: each further figure makes all of them tell less
 UNCALIBRATED = (
     "Uncalibrated: the siblings were not trained as your model was ({what}: {mine:.4g} against {mean:.4g} +- {sd:.2g} of the siblings)."
 )
@@ -110,13 +111,33 @@ def behaviour(tensors: Mapping[str, Tensor], count: int) -> list[dict[str, float
             continue
         values = {f"size of {name}": tensor.double().flatten(1).square().mean(1).clamp_min(1e-300).log()}
         if name == "answers" and tensor.ndim == 3:
-            top, label = tensor.double().softmax(2).max(2)
-            values = {"confidence on the method's probes": top.mean(1), "share of the commonest answer": _with_most(label)}
+            values = _on_probes(tensor, tensors.get("labels"))
         _enter(found, values)
     if "clean_answers" in tensors and len(tensors["clean_answers"]) == count:
-        soft = tensors["clean_answers"].double().softmax(-1).flatten(1)
-        _enter(found, {"distance to the others": torch.cdist(soft, soft, p=1).sum(1).clamp_min(1e-300).log()})
+        _enter(found, {"distance to the others": _to_others(tensors["clean_answers"])})
     return found
+
+
+def _on_probes(answers: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+    """Return figures (m + 1,) of logits (m + 1, n, K) on the method's own probes, by name; ``labels`` (n,) where the probes have such."""
+    logp = answers.double().log_softmax(2)
+    top, label = logp.exp().max(2)
+    found = {
+        "confidence": top.mean(1), "share of the commonest answer": _share(label, label.mode(0).values),
+        "entropy": -(logp.exp() * logp).sum(2).mean(1), "distance to the others": _to_others(answers),
+    }  # fmt: skip
+    if answers.shape[2] <= CLASSES:
+        each = logp.exp().mean(1).clamp(1e-9, 1 - 1e-9).logit()
+        found |= {f"share of class {number}": each[:, number] for number in range(answers.shape[2])}
+    if labels is not None and labels.shape == label.shape[1:]:
+        found["accuracy"] = _share(label, labels)
+    return {f"{what} on the method's probes": value for what, value in found.items()}
+
+
+def _to_others(answers: Tensor) -> Tensor:
+    """Return how far each candidate's probabilities are from those of all others (m + 1,), as a logarithm: what siblings share, and the owner lacks, shows."""
+    soft = answers.double().softmax(-1).flatten(1)
+    return torch.cdist(soft, soft, p=1).sum(1).clamp_min(1e-300).log()
 
 
 def _enter(rows: Sequence[dict[str, float]], values: Mapping[str, Tensor]) -> None:
@@ -126,14 +147,14 @@ def _enter(rows: Sequence[dict[str, float]], values: Mapping[str, Tensor]) -> No
             row[what] = value
 
 
-def _with_most(labels: Tensor) -> Tensor:
-    """Return how often each candidate's labels (m + 1, n) are those that most candidates give, as a logit with half a case added."""
-    hits = (labels == labels.mode(0).values).double().sum(1)
+def _share(labels: Tensor, wanted: Tensor) -> Tensor:
+    """Return how often each candidate's labels (m + 1, n) are those that are wanted (n,), as a logit with half a case added."""
+    hits = (labels == wanted).double().sum(1)
     return ((hits + 0.5) / (labels.shape[1] - hits + 0.5)).log()
 
 
-def odd_one_out(rows: Sequence[Mapping[str, float]], own: int) -> list[str]:
-    r"""Return why the owner's model is not one of its siblings: :math:`t = |x - \bar s| / (sd \sqrt{1 + 1/m})`, Holm's procedure at .01.
+def odd_one_out(rows: Sequence[Mapping[str, float]], own: int, *, level: float = LEVEL) -> list[str]:
+    r"""Return why the owner's model is not one of its siblings: :math:`t = |x - \bar s| / (sd \sqrt{1 + 1/m})`, Holm's procedure at ``level``.
 
     ``rows``: the figures of every candidate by name; those that all have are compared.
     """
@@ -151,7 +172,7 @@ def odd_one_out(rows: Sequence[Mapping[str, float]], own: int) -> list[str]:
         found.append((2 * float(stdtr(count - 1, -t)), name, mine, mean, sd))
     found.sort()
     worst = next(iter(found), None)  # Holm: if the smallest p does not pass at level / k, none does
-    if worst is None or not worst[0] <= LEVEL / len(found):
+    if worst is None or not worst[0] <= level / len(found):
         return []
     return [UNCALIBRATED.format(what=worst[1], mine=worst[2], mean=worst[3], sd=worst[4])]
 
