@@ -22,6 +22,7 @@ from modelward.core.rng import derive_seed, generator
 from modelward.core.siblings import EXTRACTED, Siblings
 from modelward.core.suspect import Access, Suspect
 from modelward.ownership.candidates import Candidates, family_of, spread
+from modelward.ownership.sameness import same_labels, same_probabilities
 
 CLEAN = 256
 CLOSE, SAME_LABELS = 2e-3, 0.98
@@ -141,16 +142,17 @@ class Fingerprint(OwnershipMethod):
         if observed.access is Access.WEIGHTS or mine is None or theirs is None or mine.ndim != 3 or "draws" not in key.facts:
             return False
         own = int(key.fact(float, "draws", "own"))  # `family_of` has seen that it is a place
-        labels = theirs if theirs.ndim == 1 else theirs.argmax(1)
-        if not torch.equal(labels, mine[own].argmax(1)):
-            return False
-        return theirs.ndim == 1 or _close(theirs, mine[own].softmax(1))
+        return same_labels(theirs, mine[own]) if theirs.ndim == 1 else same_probabilities(theirs, mine[own])
 
     def differs(self, model: nn.Module, key: Key, place: int | None = None) -> bool:
         """Return whether ``model``, shown as the candidate at ``place`` (the owner's by default), has other parts than ``key`` holds of it."""
         where = int(key.fact(float, "draws", "own")) if place is None else place
-        parts = {"clean_answers": predict(model, key.tensor("clean")), **self.enrolled(key)._parts(model, key, where)}  # noqa: SLF001
+        parts = {"clean_answers": predict(model, key.tensor("clean")), **self.parts(model, key, where)}
         return any(not _close(part, key.tensor(name)[where]) for name, part in parts.items())
+
+    def parts(self, model: nn.Module, key: Key, place: int) -> dict[str, Tensor]:
+        """Return what ``key`` would hold of ``model`` as the candidate at ``place``, as far as the model alone tells."""
+        return self.enrolled(key)._parts(model, key, place)  # noqa: SLF001
 
     def _parts(self, model: nn.Module, key: Key, place: int) -> dict[str, Tensor]:
         """Return what ``Kit.each`` holds of a candidate, as far as its model alone tells."""

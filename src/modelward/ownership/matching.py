@@ -199,6 +199,14 @@ class MatchingMethod(Fingerprint):
     def _parts(self, model: nn.Module, key: Key, place: int) -> dict[str, Tensor]:
         return {"labels": predict(model, key.tensor("probes")[place]).argmax(1)}
 
+    def _same(self, observed: Observation, key: Key) -> bool:
+        """Return whether the suspect gives every one of the owner's probes his label: as his very model does, and hardly another."""
+        if "draws" not in key.facts:
+            return False
+        labels, answers = key.tensor("labels"), observed.tensors["answers"]
+        own = int(key.fact(float, "draws", "own"))  # `family_of` has seen that it is a place
+        return observed.access is not Access.WEIGHTS and bool((answers.view(labels.shape)[own] == labels[own]).all())
+
     def _figures(self, key: Key, nulls: Sequence[nn.Module], thieves: Sequence[nn.Module]) -> dict[str, Any]:
         """Return the paper's threshold, midway between the means of validation thieves and null models."""
         if self.variant != "paper" or not nulls or not thieves:
