@@ -9,7 +9,7 @@ import torch
 from tests.truth.simulation import CLASSES, HIDDEN, SHAPE, net
 
 from modelward.audit.retraining import Retrained, _compared, _places
-from modelward.core.errors import InputError
+from modelward.core.errors import InputError, UnsafeFileError
 from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
@@ -47,6 +47,38 @@ def test_the_same_weights_the_same_answers_another_sibling_and_no_sibling(key: K
     odd = _compared(key, {SEEDS[3]: moved(FURTHER, 4.0)}, _places(key), IMAGES)
     assert (odd.other, odd.odd.startswith("Uncalibrated")) == (1, True)
     assert str(odd).endswith("1 answer otherwise.")
+
+
+def test_weights_that_the_key_names_with_answers_that_they_do_not_give_are_refused(key: Key) -> None:
+    place, answers = _places(key)[SEEDS[0]], key.tensor("answers").clone()
+    answers[place] += 1.5 * torch.randn(
+        answers[place].shape, generator=generator(1)
+    )  # the owner writes down other answers than his sibling gives
+    lying = Key(key.method, key.variant, key.model_digest, key.facts, {**key.tensors, "answers": answers})
+    with pytest.raises(UnsafeFileError, match="has the weights that the key names, but it answers otherwise"):
+        _compared(lying, {SEEDS[0]: MODELS[0]}, _places(lying), IMAGES)
+    assert _compared(lying, {SEEDS[1]: MODELS[1]}, _places(lying), IMAGES) == Retrained(1, 0, 0)
+
+
+def test_siblings_with_a_quirk_on_the_methods_probes_are_not_those_of_the_named_code(key: Key) -> None:
+    members, own = _places(key), int(key.facts["draws"]["own"])
+    answers = 3 * key.tensor("answers")  # what the key ranks among was surer on the probes than what the code gives
+    answers[own] /= 3
+    quirky = Key(key.method, key.variant, key.model_digest, key.facts, {**key.tensors, "answers": answers})
+    assert "on the method's probes" in _compared(quirky, {SEEDS[2]: FURTHER}, members, IMAGES).odd
+
+
+def test_a_family_is_not_refused_because_many_of_it_were_tried() -> None:
+    refused = 0
+    for number in range(40):
+        rng = generator(1000 + number)
+        owner, *models = (net([part + 0.5 * torch.randn(part.shape, generator=rng) for part in SHARED]) for _ in range(30))
+        seeds = tuple(sibling_seed(state_digest(owner), IMAGES.digest, "cc", None, place) for place in range(1, 20))
+        family = Siblings(models=tuple(models[:19]), origin="code", start="none", code="cc", images=IMAGES, seeds=seeds)
+        made = SAC(count=40).protect(owner, IMAGES, siblings=family, rng=generator(0))[1]
+        anew = dict(zip(seeds, models[19:], strict=False))
+        refused += bool(_compared(made, anew, _places(made), IMAGES).odd)
+    assert refused <= 3  # .01 a check of ten, however many are tried: more than 3 of 40 come once in 1,400
 
 
 def test_keys_without_siblings_by_code_cannot_be_tried(key: Key) -> None:

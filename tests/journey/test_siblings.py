@@ -218,7 +218,12 @@ def test_whoever_checks_trains_siblings_anew(bundle: str, run: Callable[..., Ans
     found = run("evidence", "check", bundle, "--trusted-key", "again.pub.pem", *AGAIN, "--train", "ownnet:train", "--json")
     told = json.loads(found.out)["verdict"]
     assert (found.code, told["decision"]) == (1, "related")
-    assert told["headlines"][0] == "2 siblings were trained anew by the code that the key names: 2 have the weights that the key names."
+    first = told["headlines"][0]
+    assert first.startswith("2 siblings were trained anew by the code that the key names: 2 have the weights that the key names.")
+    assert "What the other 17 siblings are is the owner's figure" in first
+    assert "--seed 0, which the claimant could foresee" in first
+    mine = run("evidence", "check", bundle, "--trusted-key", "again.pub.pem", *AGAIN, "--train", "ownnet:train", "--seed", "5", "--json")
+    assert "foresee" not in json.loads(mine.out)["verdict"]["headlines"][0]
 
 
 @pytest.mark.filterwarnings("ignore:--trained-on heldout.npz")

@@ -8,22 +8,25 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from modelward.audit.calibrating import Calibrating, family_plan
+from modelward.audit.calibrating import Calibrating, family_plan, set_and_part
 from modelward.audit.enrolment import ownership
 from modelward.audit.question import Question, prepare
 from modelward.core.deciding import DRAWS
-from modelward.core.errors import InputError, ModelwardError, UsageError
+from modelward.core.errors import InputError, ModelwardError, UnsafeFileError, UsageError
 from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.rng import generator
 from modelward.evaluation.engine import Engine
 from modelward.evaluation.parcels import get_model
-from modelward.evaluation.siblings import Plan
+from modelward.evaluation.sibling_starts import require_start
+from modelward.evaluation.siblings import Plan, planned_start
 from modelward.evaluation.store import Store
-from modelward.ownership.sibling_guard import Figures, figures_of, odd_one_out
+from modelward.ownership.fingerprint import Fingerprint
+from modelward.ownership.sibling_guard import LEVEL, Figures, behaviour, figures_of, odd_one_out
 
 ODD = "Siblings that were trained anew do not lie among those of the key: {why}"
+FORESEEN = " Which ones follows from --seed 0, which the claimant could foresee: pass a --seed of your own."
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Retraining:
     asked
         by which code, and where training began.
     seed
-        chooses which siblings are trained.
+        chooses which siblings are trained; 0, which is everybody's, could be foreseen.
     jobs
         how many processes train.
     """
@@ -58,22 +61,38 @@ class Retraining:
 
 @dataclass(frozen=True)
 class Retrained:
-    """What came of it: numbers of siblings with the same weights, with the same answers, and with others; and why these are no siblings."""
+    """What came of it.
+
+    Parameters
+    ----------
+    same, alike, other
+        numbers of siblings with the same weights, with the same answers, and with others.
+    odd
+        why these are no siblings; ``""`` where they may be.
+    left
+        number of siblings that were not trained anew.
+    foreseen
+        whether the claimant could know which ones would be.
+    """
 
     same: int
     alike: int
     other: int
     odd: str = ""
+    left: int = 0
+    foreseen: bool = False
 
     def __str__(self) -> str:
-        """Say it in a sentence."""
+        """Say it in a sentence or two."""
         count = self.same + self.alike + self.other
         said = [
             f"{self.same} have the weights that the key names" if self.same else "",
             f"{self.alike} answer as the key says" if self.alike else "",
             f"{self.other} answer otherwise" + ("" if self.odd else ", and lie among the others") if self.other else "",
         ]
-        return f"{count} siblings were trained anew by the code that the key names: {'; '.join(filter(None, said))}."
+        rest = f" What the other {self.left} siblings are is the owner's figure: nobody trained them anew." if self.left else ""
+        told = f"{count} siblings were trained anew by the code that the key names: {'; '.join(filter(None, said))}.{rest}"
+        return told + (FORESEEN if self.foreseen and self.left else "")
 
 
 def retrain(key: Key, wanted: Retraining, *, store: Store | None = None) -> Retrained:
@@ -89,9 +108,8 @@ def retrain(key: Key, wanted: Retraining, *, store: Store | None = None) -> Retr
     members, kept = _places(key), store or Store()
     total = len(members) + len(key.fact(list, "draws", "failed"))
     count = next((known for known in DRAWS if known >= total), total)
-    profile = None if wanted.asked.train is not None else "quick" if count == DRAWS[0] else "full"
     ground = prepare(wanted.question, kept)
-    asked = replace(wanted.asked, profile=profile, count=count if profile is None else None, thieves=False)
+    asked = replace(wanted.asked, count=count, thieves=False)
     plan = family_plan(asked, ground, kept)
     if plan is None:
         raise UsageError("--retrain needs --train package.module:function, or a model whose file carries its recipe")
@@ -109,7 +127,13 @@ def retrain(key: Key, wanted: Retraining, *, store: Store | None = None) -> Retr
             message = f"a sibling of the key could not be trained anew: {run.failed[cell.key]}"
             raise ModelwardError(message)
         models[cell.seed] = get_model(str(kept.folder), str(done.artifact))
-    return _compared(key, models, members, plan.about.images or ground.study.owner)
+    found = _compared(key, models, members, plan.about.images or ground.study.owner)
+    found = replace(found, left=len(members) - len(models), foreseen=wanted.seed == 0)
+    try:
+        require_start(plan.about, list(models.values()), ground.loaded.model, planned_start(plan, kept))
+    except InputError as error:
+        return replace(found, odd=found.odd or f"{error}.")
+    return found
 
 
 def _places(key: Key) -> dict[int, int]:
@@ -139,25 +163,37 @@ def _require_roots(key: Key, plan: Plan, model: nn.Module) -> None:
 
 
 def _compared(key: Key, models: dict[int, nn.Module], members: dict[int, int], images: ImageSet) -> Retrained:
-    """Return how many of the siblings are those of the key."""
+    """Return how many of the siblings are those of the key.
+
+    Raises
+    ------
+    UnsafeFileError
+        when a sibling has the weights that the key names, and the key says of it what is not true.
+    """
     told, method = key.fact(list, "draws", "members"), ownership(key.method, {})
     same = [seed for seed, model in models.items() if state_digest(model) == told[members[seed]]["digest"]]
-    alike = [seed for seed, model in models.items() if seed not in same and not method.differs(model, key, members[seed])]
-    other = [model for seed, model in models.items() if seed not in {*same, *alike}]
-    whys = [why for model in other for why in _odd(key, model, images)]
-    return Retrained(len(same), len(alike), len(other), whys[0] if whys else "")
+    true = [seed for seed, model in models.items() if not method.differs(model, key, members[seed])]
+    if not {*same} <= {*true}:  # a digest is easily copied: the rank is that of the answers
+        raise UnsafeFileError(
+            "a sibling that was trained anew has the weights that the key names, but it answers otherwise than the key says"
+        )
+    other = [seed for seed in models if seed not in {*same, *true}]
+    whys = [why for seed in other for why in _odd(key, models[seed], members[seed], images, len(other))]
+    return Retrained(len(same), len({*true} - {*same}), len(other), whys[0] if whys else "")
 
 
-def _odd(key: Key, model: nn.Module, images: ImageSet) -> list[str]:
-    """Return why a model does not lie among the siblings of a key: their figures, and how far they are from each other."""
+def _odd(key: Key, model: nn.Module, place: int, images: ImageSet, count: int) -> list[str]:
+    """Return why a model does not lie among the siblings of a key, one of ``count`` that are tried; the one at ``place``, which it repeats, is left out."""
     members, own = key.fact(list, "draws", "members"), int(key.fact(float, "draws", "own"))
+    left = [number for number in range(len(members)) if number not in {own, place}]
     clean = ImageSet(key.tensor("clean"), key.tensor("clean_labels"), images.classes, "probes")
-    rows = [Figures.of(member).values() for place, member in enumerate(members) if place != own]
     mine = Figures.of({"figures": figures_of(model, {"trained on": images, "probes": clean})}).values()
-    answers = key.tensor("clean_answers").double().softmax(-1)
-    soft = torch.stack([*(one for place, one in enumerate(answers) if place != own), predict(model, clean.pixels).double().softmax(-1)])
-    apart = torch.cdist(soft.flatten(1), soft.flatten(1), p=1).sum(1).clamp_min(1e-300).log().tolist()
-    return odd_one_out([{**row, "distance to the others": away} for row, away in zip([*rows, mine], apart, strict=True)], len(rows))
+    rows = [*(Figures.of(members[number]).values() for number in left), mine]
+    method = ownership(key.method, {})
+    parts = {"clean_answers": predict(model, clean.pixels), **(method.parts(model, key, place) if isinstance(method, Fingerprint) else {})}
+    tensors = {name: torch.cat([key.tensor(name)[left], part[None].to(key.tensor(name).dtype)]) for name, part in parts.items()}
+    more = behaviour(tensors, len(rows))
+    return odd_one_out([{**row, **further} for row, further in zip(rows, more, strict=True)], len(left), level=LEVEL / count)
 
 
 def question_of(model: Path, arch: str | None, data: str | None, trained_on: str, **more: object) -> Question:
@@ -166,4 +202,4 @@ def question_of(model: Path, arch: str | None, data: str | None, trained_on: str
     if part is not None and data is None:
         message = f"--trained-on {part} is a part of --data; say of which set"
         raise UsageError(message)
-    return Question(model=model, arch=arch, data=data or trained_on, trained_on=part, **more)  # type: ignore[arg-type]
+    return Question(model=model, arch=arch, data=data or set_and_part(trained_on)[0], trained_on=part, **more)  # type: ignore[arg-type]
