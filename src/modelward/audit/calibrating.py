@@ -6,10 +6,10 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from modelward.audit.question import Ground
+from modelward.audit.training_set import training_set
 from modelward.core.deciding import DRAWS
 from modelward.core.errors import InputError, Undecided, UsageError
 from modelward.core.guard import state_digest
@@ -17,7 +17,6 @@ from modelward.core.images import ImageSet
 from modelward.core.lineage import images_digest
 from modelward.core.rng import generator
 from modelward.core.siblings import Siblings
-from modelward.data import load_data
 from modelward.evaluation.engine import Engine
 from modelward.evaluation.sibling_starts import SAME_START
 from modelward.evaluation.siblings import COUNTS, MATCHED_EPOCHS, Plan, gathered, plan, recipe_of
@@ -55,7 +54,8 @@ class Calibrating:
     base, start
         where training began, see `ASK`.
     trained_on
-        the exact training set: a folder or name; ``None`` takes the owner's part of the data.
+        the exact training set: a folder or name; ``None`` takes the owner's part of the data. Of a set with a test part its training part is taken,
+        unless ``SET:test`` or ``SET:all`` says otherwise.
     known_bases
         a folder of public networks that ``base="none"`` is tried against, beside those that have a name.
     thieves
@@ -197,16 +197,11 @@ def _trained_on(asked: Calibrating, ground: Ground) -> ImageSet:
                 "say which images the model was trained on: --trained-on DIR (exactly those), or owner or train for that part of --data"
             )
         return ground.study.owner
-    splits = load_data(str(asked.trained_on), size=ground.question.size)
-    if splits.train.classes != ground.study.owner.classes:
+    images = training_set(str(asked.trained_on), size=ground.question.size)
+    if images.classes != ground.study.owner.classes:
         message = f"--trained-on {asked.trained_on} has other classes than {ground.splits.name}"
         raise InputError(message)
-    if not splits.halved:
-        told = f"--trained-on {asked.trained_on}: its training part was taken, {len(splits.train)} images; the test part that it has was left out"
-        warnings.warn(told, stacklevel=3)
-        return splits.train
-    pixels, labels = (torch.cat([getattr(part, name) for part in (splits.train, splits.test)]) for name in ("pixels", "labels"))
-    return ImageSet(pixels, labels, splits.train.classes, splits.name)
+    return images
 
 
 def _require_images(images: ImageSet, ground: Ground) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from modelward.audit.calibrating import Calibrating, family_plan, set_and_part
+from modelward.audit.calibrating import Calibrating, family_plan
 from modelward.audit.enrolment import ownership
 from modelward.audit.question import Question, prepare
+from modelward.audit.training_set import set_and_part
 from modelward.core.deciding import DRAWS
 from modelward.core.errors import InputError, ModelwardError, UnsafeFileError, UsageError
 from modelward.core.guard import predict, state_digest

@@ -56,7 +56,11 @@ KnownBase = Annotated[
 ]
 TrainingSet = Annotated[
     str | None,
-    typer.Option("--trained-on", metavar="SET", help="Exactly the images that the model was trained on: a set, or owner or train for that part of --data."),
+    typer.Option(
+        "--trained-on", metavar="SET",
+        help="Exactly the images that the model was trained on: a set (SET:train, SET:test or SET:all of one with a test part), or owner or train for "
+             "that part of --data.",
+    ),
 ]  # fmt: skip
 OutSiblings = Annotated[
     Path | None,
