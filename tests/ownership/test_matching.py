@@ -281,7 +281,11 @@ def test_every_candidate_has_points_by_the_same_draws_and_all_of_them_are_asked(
     assert key.tensors["probes"].shape == (3, size, *farm.probes.shape)
     assert len(POINTS.probes(key)) == 3 * size
     assert [one["digest"] for one in draws["members"]] == sorted(state_digest(net) for net in (farm.source, *farm.nulls[6:8]))
-    assert torch.equal(key.tensors["probes"][draws["own"]], alone.tensors["probes"][0][:size])
+    turned = Siblings(
+        models=(farm.source, farm.nulls[7]), tuning=tuple(farm.nulls[:6])
+    )  # what is drawn follows from who the candidates are, not from who owns
+    rotated = POINTS.protect(farm.nulls[6], farm.probes, siblings=turned, rng=generator(1))[1]
+    assert torch.equal(key.tensors["probes"], rotated.tensors["probes"])
     for place, member in enumerate(draws["members"]):
         (net,) = [net for net in (farm.source, *farm.nulls[6:8]) if state_digest(net) == member["digest"]]
         assert torch.equal(predict(net, key.tensors["probes"][place]).argmax(1), key.tensors["labels"][place])
