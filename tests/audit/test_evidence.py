@@ -34,15 +34,16 @@ EARLIER = (dt.datetime.now(dt.UTC).date() - dt.timedelta(9)).isoformat()
 
 def model(seed: int = 0) -> nn.Module:
     """Return a claimant's model; what it answers is in the key."""
-    made = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    made, rng = nn.Sequential(nn.Flatten(), nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 3, bias=False)), torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for weight in made.parameters():
-            weight.copy_(2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)))
+        made[1].weight.copy_(4 * torch.randn(64, 16, generator=rng))
+        made[1].bias.copy_(-made[1].weight.sum(1) / 2)  # images in [0, 1], centred: no class gets them all
+        made[3].weight.copy_(torch.randn(3, 64, generator=rng) / 2)
     return made
 
 
 def small_key(count: int = 20, candidates: int = 20, own: int = 3) -> Key:
-    """Return a fingerprint of drawn answers: every candidate has habits of its own."""
+    """Return a fingerprint of what nets that are drawn alike answer: every candidate has habits of its own."""
     figures = {"right": {"probes": [count // 2, count]}, "confidence": 0.8, "error": 0.1, "chance": 1 / 3}
     digests = [state_digest(model()) if place == own else f"{place:02x}" * 32 for place in range(candidates)]
     numbers = iter(range(1, candidates))
@@ -56,10 +57,8 @@ def small_key(count: int = 20, candidates: int = 20, own: int = 3) -> Key:
         "false_claims": 0,
     }  # fmt: skip
     facts = {"settings": SAC().settings(), "calibrated": True, "classes": ["a", "b", "c"], "draws": draws}
-    answers = 3 * torch.randn(candidates, count, 3, generator=torch.Generator().manual_seed(1))
     probes = torch.randint(0, 256, (count, 1, 4, 4), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
-    if own < candidates:
-        answers[own] = predict(model(), probes)
+    answers = torch.stack([predict(model() if place == own else model(100 + place), probes) for place in range(candidates)])
     tensors = {
         "probes": probes, "labels": torch.ones(count, dtype=torch.int64), "answers": answers, "clean": probes, "clean_answers": answers.clone(),
     }  # fmt: skip
