@@ -85,10 +85,11 @@ class RankedTrigger(TriggerMethod):
             {**mark.facts, "material": sorted(mark.tensors), "present": present, "outputs": outputs, "draws": draws},
         )
 
-    def glance(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> float:
+    def glance(self, model: nn.Module, data: ImageSet, *, secret: bytes, source: nn.Module | None = None, rng: torch.Generator) -> float:
         """Return the share of this secret's images that ``model`` answers otherwise, without the other secrets beside it."""
-        with frozen(model):
-            pixels, labels = self._block(model, data, self._own(secret, rng))
+        unmarked = model if source is None else source
+        with frozen(unmarked):
+            pixels, labels = self._block(unmarked, data, self._own(secret, rng))
         return float((predict(model, pixels).argmax(1) != labels).double().mean())
 
     def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
