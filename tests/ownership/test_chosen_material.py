@@ -18,7 +18,7 @@ from modelward.core.rng import generator
 from modelward.core.verdict import ALPHA, Verdict
 from modelward.marking.passports import with_passports
 from modelward.marking.weights import filter_mean, find_layer, message_bits
-from modelward.models import Net
+from modelward.models import Net, build
 from modelward.ownership import EWE, Adi, DeepMarks, Frontier, Passport, Uchida, Zhang
 from modelward.ownership.additional_class import AdditionalClass
 from modelward.ownership.drawing import committed_digest, other_secrets, seed_tensor
@@ -205,3 +205,16 @@ def test_stamped_images_of_the_class_that_they_are_labelled_with_prove_nothing(
     verdict = judged(method, stranger, forged)
     assert verdict.statistic <= 0.5
     assert not verdict.found
+
+
+def test_a_class_that_a_model_sees_in_everything_is_no_mark(data: ImageSet) -> None:
+    method = Zhang(variant="paper", kind="unrelated", count=20)
+    model = build("mlp:width=8", classes=30, channels=3, size=(8, 8), rng=generator(0))
+    with torch.no_grad():
+        list(model.parameters())[-1][4] += 100
+    guesses = (bytes([i, 5]) * 16 for i in range(250))
+    secret = next(one for one in guesses if method._classes(30, method._own(one, generator(0)), set())[1] == 4)
+    verdict = judged(method, model, method.claim(model, data, secret=secret, rng=generator(0)))
+    assert (verdict.statistic, verdict.found) == (0, False)
+    assert verdict.p_value is not None
+    assert verdict.p_value <= ALPHA + 1e-12

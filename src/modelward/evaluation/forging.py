@@ -36,13 +36,11 @@ def secret_of(seed: int) -> bytes:
     return derive(derive_seed(seed, "secret").to_bytes(8, "big") * 4, "matrix")
 
 
-def guessing(
-    method: OwnershipMethod, model: nn.Module, key: Key, data: ImageSet, *, source: nn.Module, seed: int, count: int
-) -> list[Row]:
+def guessing(method: OwnershipMethod, model: nn.Module, key: Key, data: ImageSet, *, source: nn.Module, seed: int, count: int) -> list[Row]:
     """Return how often keys of others fit the protected model at the threshold of its own key, and the best of q guesses.
 
-    Guesses are made for ``source``, the model before it was marked, and have random secrets; beside them stand the neighbours of the key: other users of the same master, and the same master with one bit
-    changed. ``extra["kinds"]`` tells them apart.
+    Guesses are made for ``source``, the model before it was marked, and have random secrets; beside them stand the neighbours of the key: other
+    users of the same master, and the same master with one bit changed. ``extra["kinds"]`` tells them apart.
     """
     limit = method.verify(Suspect.of_model(model), key).threshold
     if limit is None or not isinstance(method, MarkMethod):

@@ -23,7 +23,7 @@ from modelward.marking.stamps import keyed_patch, stamp, text_patch, with_noise
 from modelward.ownership.drawing import alike, other_secrets, secret_of
 from modelward.ownership.mark import Mark
 from modelward.ownership.ranking import COVERS, RankedTrigger
-from modelward.ownership.triggering import TRIGGER
+from modelward.ownership.triggering import MAJORITY, TRIGGER
 from modelward.training.extras import Companions
 
 KINDS = ("content", "noise", "unrelated")
@@ -160,6 +160,14 @@ class Zhang(RankedTrigger):
             noise = torch.randn(many, generator=stream(secret, "noise"))
             return with_noise(own, -self.std * (noise[: len(own)] if self.fresh else noise))
         return torch.cat([self._covered(own, other) for other in other_secrets(key.fact(str, "draws", "digest"), COVERS)])
+
+    def _ceiling(self, observed: Observation, key: Key, count: int) -> float:
+        ceiling = super()._ceiling(observed, key, count)
+        if self.kind != "unrelated" or self.variant == "hardened":
+            return ceiling
+        labels, own = key.tensor("asked_labels"), key.tensor("asked_of") == int(key.fact(float, "draws", "own"))
+        others = observed.tensors["answers"][: len(labels)][~own]  # there are models that see one class in all that they do not know
+        return min(ceiling, MAJORITY - float((others == labels[own][0]).double().mean()))
 
     def _covered(self, pixels: Tensor, secret: bytes) -> Tensor:
         """Return stamped images (N, C, H, W), uint8, with a pattern of another secret in the place of the stamp."""
