@@ -52,13 +52,13 @@ def protected(name: str, images: ImageSet, nulls: list[Net]) -> tuple[OwnershipM
 @pytest.mark.parametrize("name", ["uchida", "deepmarks", "zhang"])
 def test_neighbours_are_no_key_of_the_owner_and_the_owners_own_secret_would_be(name: str, images: ImageSet, strangers: list[Net]) -> None:
     method, model, key = protected(name, images, strangers)
-    (row,) = guessing(method, model, key, images, seed=7, count=10)
+    (row,) = guessing(method, model, key, images, source=embedded_model().model, seed=7, count=10)
     kinds = row.extra["kinds"]
     assert {kind: found["n"] for kind, found in kinds.items()} == {"random secret": 10, "other user": 2, "secret with one bit changed": 2}
     assert row.n == 14
     assert round(row.value * row.n) == sum(found["fit"] for found in kinds.values())
     assert row.extra["best"]["10"] == kinds["random secret"]["best"] <= row.extra["best"]["1"]
-    own = method.claim(model, images, secret=secret_of(7), rng=generator(7))  # type: ignore[attr-defined]
+    own = method.claim(embedded_model().model, images, secret=secret_of(7), rng=generator(7))  # type: ignore[attr-defined]
     assert method.verify(model, own).statistic < min(
         found["best"] for found in kinds.values()
     )  # the control: the secret itself fits better

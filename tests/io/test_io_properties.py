@@ -27,8 +27,7 @@ KINDS = some.sampled_from(["uint8", "int8", "int16", "int32", "int64", "float16"
 ARRAYS = KINDS.flatmap(lambda kind: npst.arrays(kind, npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)))
 TABLES = some.dictionaries(NAMES, ARRAYS, max_size=4)
 FACTS = some.dictionaries(NAMES, some.text(some.characters(codec="utf-8"), max_size=20), max_size=4)
-settings.register_profile("io", max_examples=40, deadline=None)
-settings.load_profile("io")
+fewer = settings(max_examples=40)
 
 
 def same(left, right):
@@ -36,6 +35,7 @@ def same(left, right):
     return {k: (a.dtype, a.shape, a.tobytes()) for k, a in left.items()} == {k: (a.dtype, a.shape, a.tobytes()) for k, a in right.items()}
 
 
+@fewer
 @given(TABLES, FACTS)
 def test_safetensors_are_content_addressed(parts, facts):
     data = st.dump_arrays(parts, facts)
@@ -46,6 +46,7 @@ def test_safetensors_are_content_addressed(parts, facts):
     assert st.dump_arrays(back, metadata) == data
 
 
+@fewer
 @given(TABLES)
 def test_both_doors_see_the_same_numbers(parts):
     tensors, _ = st.parse_tensors(st.dump_arrays(parts, {}))
@@ -61,6 +62,7 @@ FACT = some.recursive(
 )
 
 
+@fewer
 @given(some.dictionaries(some.sampled_from(["method", "facts", "digest", "modelward", "0" * 64]), FACT, max_size=4), TABLES)
 def test_keys_come_back_whole(header, parts):
     data = container.pack(header, parts)
@@ -69,6 +71,7 @@ def test_keys_come_back_whole(header, parts):
     assert same(found, parts)
 
 
+@fewer
 @given(npst.arrays(np.uint8, some.tuples(some.sampled_from([1, 3]), some.integers(1, 9), some.integers(1, 9))))
 def test_png_keeps_every_pixel(pixels):
     data = images.png_bytes(pixels)
@@ -76,6 +79,7 @@ def test_png_keeps_every_pixel(pixels):
     assert images.image_size(data) == pixels.shape[1:]
 
 
+@fewer
 @given(
     some.lists(
         some.lists(some.text(some.characters(codec="utf-8", exclude_characters="\0\r"), max_size=8), min_size=2, max_size=2), max_size=5
@@ -94,6 +98,7 @@ def test_csv_cells_are_never_formulas_and_lose_nothing(rows):
             assert text in {cell, f"'{cell}"}
 
 
+@fewer
 @given(some.integers(2, 6), some.integers(1, 8), some.randoms(use_true_random=False), some.integers(0, 6))
 def test_answers_come_back_in_the_asked_order(classes, count, shuffler, decimals):
     chances = np.random.default_rng(count).dirichlet(np.ones(classes), count)
@@ -110,6 +115,7 @@ def test_answers_come_back_in_the_asked_order(classes, count, shuffler, decimals
     assert answers.decimals == (decimals if decimals <= 5 else None)
 
 
+@fewer
 @given(
     npst.arrays(some.sampled_from([">u1", ">i2", ">i4", ">f4", ">f8"]), npst.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4)),
     some.booleans(),

@@ -275,7 +275,7 @@ def test_decoys_are_source_images_under_other_patterns_with_their_true_label(wor
     mark = method._draw(world.source, world.owner, secret=SECRET, rng=generator(0))
     task = method._with_decoys(world.owner, mark, generator(1))
     added = task.take(slice(len(world.owner), None))
-    assert len(added) == 40
+    assert len(added) == 2 * 40  # key images and ordinary ones
     assert set(added.labels.tolist()) == {0}
     assert torch.equal(task.pixels[: len(world.owner)], world.owner.pixels)
     top, left = mark.facts["place"]

@@ -21,13 +21,15 @@ from modelward.attacks.theft.overwrite import Overwrite
 from modelward.core.errors import FormatError, InputError, UsageError
 from modelward.core.guard import predict, state_digest
 from modelward.core.images import ImageSet
+from modelward.core.ownership import Observation
 from modelward.core.rng import generator
+from modelward.core.suspect import Access
 from modelward.core.view import AttackerView
 from modelward.data.study import Study
 from modelward.marking.alignment import aligned
 from modelward.marking.codebooks import codebook, colluders, plane
 from modelward.marking.passports import conv_of, find_gates, norm_of, patch_means, scales
-from modelward.marking.weights import KINDS, BitPenalty, bits_of, find_layer, message_bits, projection, text_of
+from modelward.marking.weights import KINDS, BitPenalty, bits_of, filter_mean, find_layer, message_bits, projection, text_of
 from modelward.models import Net, build
 from modelward.models.assembly import pack, unpack
 from modelward.models.parts import weight_layers
@@ -35,7 +37,7 @@ from modelward.ownership import DeepMarks, Passport, Uchida
 from modelward.ownership.passport_forging import reversed_scales, solved_passport
 from modelward.training import Recipe
 
-SECRET = b"0" * 32
+SECRET, OTHER = b"0" * 32, b"5" * 32
 SMALL = Uchida(bits=24, lam=0.5, epochs=6, batch=32)
 DEEP = DeepMarks(users=31, epochs=6, batch=32)
 
@@ -47,7 +49,7 @@ def marked(victim: Net, parts: Study) -> tuple[nn.Module, object]:
 
 @pytest.fixture(scope="module")
 def copies(victim: Net, parts: Study) -> tuple[list[nn.Module], object]:
-    made = [dataclasses.replace(DEEP, number=n).protect(victim, parts.owner, secret=SECRET, rng=generator(0)) for n in range(6)]
+    made = [dataclasses.replace(DEEP, number=n).protect(victim, parts.owner, secret=b"4" * 32, rng=generator(0)) for n in range(6)]
     return [model for model, _ in made], made[0][1]
 
 
@@ -179,12 +181,11 @@ def test_inverted_bits_count_in_the_hardened_variant(marked: tuple[nn.Module, ob
     layer = dict(weight_layers(model))[key.facts["layer"]]
     with torch.no_grad():
         layer.weight.sub_(2 * layer.weight.mean(0, keepdim=True))
-    bare = dataclasses.replace(key, tensors={name: t for name, t in key.tensors.items() if not name.startswith("reference/")})
-    assert SMALL.verify(model, bare).statistic == 0
+    observed = Observation(Access.WEIGHTS, {"mean": filter_mean(model, key.facts["layer"]).detach()})  # as it stands, in no order
+    assert SMALL._finding(observed, key).statistic == 0
     paper = dataclasses.replace(SMALL, variant="paper")
-    facts = {**key.facts, "settings": paper.settings()}
-    with_matrix = {**bare.tensors, "matrix": SMALL._matrix(key.tensors, key.facts["width"])}
-    assert paper.verify(model, dataclasses.replace(key, facts=facts, tensors=with_matrix)).statistic == 1
+    brought = {**key.tensors, "matrix": SMALL._matrix(key.tensors, key.facts["width"])}
+    assert paper._finding(observed, dataclasses.replace(key, tensors=brought)).statistic == 1
 
 
 def test_a_text_is_read_back(victim: Net, parts: Study) -> None:
@@ -289,8 +290,8 @@ def gated(victim: Net, parts: Study) -> Callable[[int], tuple[Passport, nn.Modul
 
     def get(scheme: int) -> tuple[Passport, nn.Module, object]:
         if scheme not in made:
-            method = Passport(scheme=scheme, epochs=10 if scheme == 3 else 6, batch=32, checks=100, triggers=30, significance=1e-3)
-            made[scheme] = (method, *method.protect(victim, parts.owner, secret=SECRET, rng=generator(0)))
+            method = Passport(scheme=scheme, epochs=10 if scheme == 3 else 6, batch=32, checks=100, triggers=30)
+            made[scheme] = (method, *method.protect(victim, parts.owner, secret=OTHER, rng=generator(0)))
         return made[scheme]
 
     return get
@@ -324,10 +325,10 @@ def test_passports_work_and_others_do_not(
 
 
 def test_passports_are_solved_for_exactly_and_only_the_papers_variant_takes_them(victim: Net, parts: Study) -> None:
-    paper = Passport(variant="paper", kind="random", checks=100, significance=1e-3)
+    paper = Passport(variant="paper", kind="random", checks=100)
     forged = paper.forge(victim, parts.attacker, secret=b"9" * 32, rng=generator(0))
     assert paper.verify(victim, forged).statistic < 0.05
-    hard = Passport(checks=100, significance=1e-3)
+    hard = Passport(checks=100)
     with pytest.raises(InputError, match="passports of its own"):
         hard.verify(victim, dataclasses.replace(forged, facts={**forged.facts, "settings": hard.settings()}))
     gate = find_gates(victim, 1)[0]

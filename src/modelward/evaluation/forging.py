@@ -36,18 +36,18 @@ def secret_of(seed: int) -> bytes:
     return derive(derive_seed(seed, "secret").to_bytes(8, "big") * 4, "matrix")
 
 
-def guessing(method: OwnershipMethod, model: nn.Module, key: Key, data: ImageSet, *, seed: int, count: int) -> list[Row]:
+def guessing(method: OwnershipMethod, model: nn.Module, key: Key, data: ImageSet, *, source: nn.Module, seed: int, count: int) -> list[Row]:
     """Return how often keys of others fit the protected model at the threshold of its own key, and the best of q guesses.
 
-    Guesses have random secrets; beside them stand the neighbours of the key: other users of the same master, and the same master with one bit
-    changed. ``extra["kinds"]`` tells them apart.
+    Guesses are made for ``source``, the model before it was marked, and have random secrets; beside them stand the neighbours of the key: other
+    users of the same master, and the same master with one bit changed. ``extra["kinds"]`` tells them apart.
     """
     limit = method.verify(Suspect.of_model(model), key).threshold
     if limit is None or not isinstance(method, MarkMethod):
         return []
     rng, scores = generator(derive_seed(seed, "guesses")), dict[str, list[float]]()
     for kind, other, secret in _others(method, seed, count):
-        scores.setdefault(kind, []).append(other.glance(model, data, secret=secret, rng=generator(spawn(rng))))
+        scores.setdefault(kind, []).append(other.glance(model, data, secret=secret, source=source, rng=generator(spawn(rng))))
     kinds = {kind: {"n": len(found), "fit": sum(score <= limit for score in found), "best": min(found)} for kind, found in scores.items()}
     every = [score for found in scores.values() for score in found]
     extra = {**best_of(scores["random secret"], limit), "best_statistic": min(every), "threshold": limit, "kinds": kinds}

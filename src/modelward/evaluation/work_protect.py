@@ -57,7 +57,7 @@ def protect(job: Job) -> Outcome:
     test = get_images(job.store, job.inputs["test"])
     found = [*_fidelity(victim, model, test), *_verification(method, model, key, spent), *_uniqueness(method, key, strangers)]
     found += capacity(method, model, key)
-    found += guessing(method, model, key, data, seed=job.seed, count=int(job.settings["guesses"]))
+    found += guessing(method, model, key, data, source=victim, seed=job.seed, count=int(job.settings["guesses"]))
     found += forging(method, strangers, data, nulls, siblings=family_of_job(job), seed=job.seed, count=int(job.settings["forgeries"]))
     found += _stealth(key, nulls, test)
     found += weight_stealth(model, key, nulls) if method.marks else []

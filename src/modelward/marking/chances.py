@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 
 from modelward.core.deciding import Finding
-from modelward.core.verdict import ALPHA
 from modelward.statistics import binomial_p, required_matches
 
+SECOND = 1e-6
+"""The second condition of marks, ours and never the key's: who tries a thousand secrets for each of twenty models finds nothing that is as rare."""
 LEAST = 1e-12
 """Smaller chances are not told: below it a secret that leaked is likelier."""
 NEVER = -1.0
@@ -19,12 +20,14 @@ UNDRAWN = "All bits are of the text, and none was drawn from the secret: anybody
 def claimable(count: int, chance: float, significance: float, *, sides: int = 1) -> float:
     """Return the largest share of wrong bits or missed images, of ``count``, that chance does not explain; -1 where there is none.
 
+    A ``significance`` above 1e-6 counts as 1e-6.
+
     Examples
     --------
     >>> claimable(64, 0.5, 1e-6), claimable(8, 0.5, 1e-6)
     (0.203125, -1.0)
     """
-    wanted = required_matches(count, chance, min(significance, ALPHA) / sides) if count and chance < 1 else None
+    wanted = required_matches(count, chance, min(significance, SECOND) / sides) if count and chance < 1 else None
     return NEVER if wanted is None else (count - wanted) / count
 
 
@@ -51,7 +54,7 @@ def by_chance(
     chance
         of a trial that comes out right where nothing was embedded.
     significance
-        of the same binomial as a second condition, which may only take claims away.
+        of the same binomial as a second condition, which may only take claims away; at most 1e-6 counts.
     inverted
         whether all bits inverted count as well; it doubles the p-value.
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from modelward.core.errors import InputError
+from modelward.core.errors import FormatError, InputError
+from modelward.core.key import REMEDY
 from modelward.imaging.glyphs import drawn_text
 
 CORNER = 2
@@ -77,3 +81,35 @@ def with_noise(pixels: Tensor, noise: Tensor) -> Tensor:
     [255, 255]
     """
     return (pixels.to(torch.float32) + 255 * noise).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def corner(place: Sequence[Any], side: int, pixels: Tensor) -> tuple[int, int]:
+    """Return the top and the left of a stamp of ``side`` pixels, as a key tells them; raises `FormatError` where it lies outside of ``pixels``.
+
+    >>> corner([1, 2], 3, torch.zeros(1, 1, 8, 8))
+    (1, 2)
+    """
+    sizes = pixels.shape[2:]
+    if len(place) != len(sizes) or not all(type(at) is int and 0 <= at <= size - side for at, size in zip(place, sizes, strict=True)):
+        message = f"this key does not tell where its stamp of {side} pixels lies: {REMEDY}"
+        raise FormatError(message)
+    return int(place[0]), int(place[1])
+
+
+def carries(pixels: Tensor, patch: Tensor, place: tuple[int, int], *, opacity: float = 1.0, away: int = 0) -> bool:
+    """Return whether images (N, C, H, W), uint8, lie within ``away`` grey levels of a stamp that is small enough to be told from what they show.
+
+    A stamp that hides the image may be half as wide as it, a fainter one a quarter.
+
+    Examples
+    --------
+    >>> grey, patch = torch.full((1, 1, 8, 8), 128, dtype=torch.uint8), torch.full((1, 2, 2), 255, dtype=torch.uint8)
+    >>> stamped = stamp(grey, patch, top=1, left=1)
+    >>> carries(stamped, patch, (1, 1)), carries(grey, patch, (1, 1)), carries(stamped, stamped[0], (0, 0))
+    (True, False, False)
+    """
+    (top, left), (height, width) = place, patch.shape[1:]
+    where = (..., slice(top, top + height), slice(left, left + width))
+    dark, bright = (stamp(torch.full_like(pixels, shade), patch, top=top, left=left, opacity=opacity)[where].int() for shade in (0, 255))
+    near = (pixels[where] >= dark - away) & (pixels[where] <= bright + away)
+    return max(height, width) * (2 if opacity == 1 else 4) <= min(pixels.shape[2:]) and bool(near.all())

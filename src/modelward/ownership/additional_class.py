@@ -18,11 +18,10 @@ from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Attack, Observation
 from modelward.core.suspect import Suspect
-from modelward.core.verdict import ALPHA
 from modelward.imaging.quantise import to_uint8
 from modelward.keys.derive import derive, stream
 from modelward.keys.registry import Registry
-from modelward.marking.chances import NEVER
+from modelward.marking.chances import NEVER, SECOND
 from modelward.marking.decoys import decoy_companions, draw_decoys, family, near_count
 from modelward.marking.embedding import embed, fresh_copy
 from modelward.marking.heads import widen_head
@@ -35,6 +34,8 @@ from modelward.ownership.specificity import Trace, chance_of_hits, decoy_words, 
 from modelward.ownership.triggering import MAJORITY, TRIGGER, TriggerMethod, towards
 
 TARGETS = ("uniform", "own")
+DRAWN = ("procedural", "unrelated", "fashion-mini")
+COLLECTED = "The key images are from a collection that whoever decides does not have, and cannot be drawn again: nothing can be concluded."
 DRAWS = "choices of the keys among images of their family"
 ISSUED = "The payload proves who was issued a key image, not who leaked the model: the network does not depend on it."
 
@@ -55,7 +56,8 @@ class AdditionalClass(TriggerMethod):
     Parameters
     ----------
     source
-        of the key images: ``"procedural"`` fields, ``"unrelated"`` letters, or a data set or folder of images.
+        of the key images: ``"procedural"`` fields, ``"unrelated"`` letters, or a data set or folder of images: of these ``fashion-mini`` alone can be drawn
+        again by whoever decides, and keys of the others decide nothing.
     payload, codec
         as in `modelward.marking.payload.Payload`.
     extra
@@ -150,8 +152,10 @@ class AdditionalClass(TriggerMethod):
         }  # fmt: skip
 
     def _undrawn(self, key: Key) -> tuple[str, ...]:
-        pixels = key.tensor("probes")
-        if "seed" not in key.tensors or pixels.ndim != 4:
+        pixels, (keys, checks) = key.tensor("probes"), (len(key.tensor("labels")), len(key.tensor("kinds")))
+        if self.source not in DRAWN:
+            return (COLLECTED,)
+        if "seed" not in key.tensors or pixels.ndim != 4 or keys != self.count or checks not in {self.checks, near_count(self.checks)}:
             return (UNDRAWN.format(what="key images"),)
         _, *shape = pixels.shape
         drawn = self._material(secret_of(key.tensors), len(key.fact(list, "classes")), (shape[0], shape[1], shape[2]))
@@ -198,7 +202,7 @@ class AdditionalClass(TriggerMethod):
         before = key.fact(float, "more_outputs")
         had = f"The model had {before:g} outputs more than classes before it was marked: it carried a mark already." if before else ""
         notes = (decoy_words(*rates(answers, key), key), str(self.trace(observed, key)), ISSUED, died and f"Of this key {died}.", had)
-        ceiling = MAJORITY if p <= ALPHA else NEVER
+        ceiling = MAJORITY if p <= SECOND else NEVER
         return Finding(1 - max(0.0, hits), name, draws_of=DRAWS, exact=p, ceiling=ceiling, notes=tuple(filter(None, notes)))
 
     def trace(self, observed: Observation, key: Key) -> Trace:

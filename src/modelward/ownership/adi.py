@@ -105,7 +105,7 @@ class Adi(TriggerMethod):
         if "opened" in key.facts:
             return (PART,)
         pixels, labels = key.tensor("probes"), key.tensor("labels")
-        if pixels.ndim != 4 or "seed" not in key.tensors:
+        if pixels.ndim != 4 or "seed" not in key.tensors or len(labels) != self.count:
             return (UNDRAWN.format(what="pictures and labels"),)
         _, *shape = pixels.shape
         drawn = self._pairs(secret_of(key.tensors), int(key.fact(float, "draws", "classes")), (shape[0], shape[1], shape[2]))

@@ -14,14 +14,13 @@ from modelward.core.deciding import Finding
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
 from modelward.core.ownership import Attack, Observation
-from modelward.core.verdict import ALPHA
 from modelward.keys.derive import derive, stream
-from modelward.marking.chances import NEVER, claimable, told
+from modelward.marking.chances import NEVER, SECOND, claimable, told
 from modelward.marking.codebooks import LENGTHS, codebook, colluders
 from modelward.marking.weights import filter_mean, find_layer, projection
-from modelward.ownership.drawing import secret_of, seed_tensor
+from modelward.ownership.drawing import seed_tensor
 from modelward.ownership.mark import Mark
-from modelward.ownership.weighing import UNKEPT, WeightMethod, bits_in, require_mean, unordered
+from modelward.ownership.weighing import UNKEPT, WeightMethod, bits_in, bound_secret, require_mean, unordered
 from modelward.training.extras import Penalty
 
 
@@ -152,7 +151,7 @@ class DeepMarks(WeightMethod):
 
     def _penalty(self, mark: Mark) -> Penalty:
         bits, name, width = mark.tensors["bits"], mark.facts["layer"], mark.facts["width"]
-        matrix, basis = self._bases(secret_of(mark.tensors), len(bits), width)
+        matrix, basis = self._bases(bound_secret(mark.tensors), len(bits), width)
         wanted = basis @ (2.0 * bits - 1)
 
         def penalty(model: nn.Module) -> Tensor:
@@ -164,7 +163,7 @@ class DeepMarks(WeightMethod):
     def _levels(self, observed: Observation, key: Key) -> Tensor:
         """Return the correlation with each bit, float (v,)."""
         mean = require_mean(observed, int(key.fact(float, "width")))
-        matrix, basis = self._bases(secret_of(key.tensors), self._length, len(mean))
+        matrix, basis = self._bases(bound_secret(key.tensors), self._length, len(mean))
         return basis.T @ (matrix @ mean)
 
     def trace(self, suspect: nn.Module, key: Key, *, max_colluders: int = 5) -> Trace:
@@ -197,7 +196,9 @@ class DeepMarks(WeightMethod):
         p = chance_of_bits(length - wrong, int(bits.sum()), length - int(bits.sum()), self.tau, size)
         zeros = int((codebook(self.users)[0] == 0).sum())
         # nearer to this user's codeword than to any other's, which differ from it in 2 (k - 1) bits
-        ceiling = min(claimable(length, 0.5, self.significance), (zeros - 2) / length) if p <= ALPHA else NEVER
+        ceiling = (
+            min(claimable(length, 0.5, self.significance), (zeros - 2) / length) if p <= min(self.significance, SECOND) else NEVER
+        )  # a threshold may make the codeword likely, which 1/2 a bit does not count
         code = torch.equal(bits, codebook(self.users)[self.number].bool())
         name, doubts = f"wrong bits of user {self.number}'s codeword (of {length})", () if code else (UNKEPT,)
         return Finding(wrong / length, name, draws_of="projections", exact=p, ceiling=ceiling, doubts=doubts, notes=unordered(key.tensors))
@@ -210,11 +211,11 @@ class DeepMarks(WeightMethod):
             mean = filter_mean(model, name, width)
         code, best = codebook(self.users)[: self.users], (2.0, drawn)
         for index in range(TRIES):
-            tried = derive(secret, "try", str(index))
-            matrix, basis = self._bases(tried, code.shape[1], width)
+            tensors = {**drawn.tensors, "seed": seed_tensor(derive(secret, "try", str(index)))}
+            matrix, basis = self._bases(bound_secret(tensors), code.shape[1], width)
             wrong = ((basis.T @ (matrix @ mean) >= self.tau) != code.bool()).double().mean(1)
             if float(wrong.min()) < best[0]:
-                found = {**drawn.tensors, "seed": seed_tensor(tried), "bits": code[int(wrong.argmin())].clone()}
+                found = {**tensors, "bits": code[int(wrong.argmin())].clone()}
                 best = float(wrong.min()), Mark(found, {**drawn.facts, "forged": True, "tries": TRIES})
         return best[1]
 

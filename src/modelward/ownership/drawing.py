@@ -42,8 +42,13 @@ def other_secrets(digest: str, count: int) -> Iterator[bytes]:
     >>> [secret.hex()[:8] for secret in other_secrets("00" * 32, 2)] == [secret.hex()[:8] for secret in other_secrets("00" * 32, 3)][:2]
     True
     """
+    try:
+        drawn = bytes.fromhex(digest)
+    except ValueError:
+        message = f"a key's other secrets come from a digest, which this key does not hold: {REMEDY}"
+        raise FormatError(message) from None
     for number in range(count):
-        yield derive(bytes.fromhex(digest), "other", str(number))
+        yield derive(drawn, "other", str(number))
 
 
 def secret_of(tensors: Mapping[str, Tensor]) -> bytes:

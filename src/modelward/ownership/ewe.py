@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from modelward.core.card import Card
 from modelward.core.claims import withstands
@@ -20,14 +19,16 @@ from modelward.core.ownership import Attack
 from modelward.imaging.quantise import to_uint8
 from modelward.keys.derive import stream
 from modelward.marking.embedding import fresh_copy
-from modelward.marking.entangle import DISTANCES, Entanglement, representations
+from modelward.marking.entangle import DISTANCES, Entanglement
 from modelward.marking.entangling import Entangling, entangle
-from modelward.marking.stamps import keyed_patch, stamp
+from modelward.marking.refining import Refinement
+from modelward.marking.stamps import carries, corner, keyed_patch, stamp
+from modelward.ownership.drawing import other_secrets, secret_of
 from modelward.ownership.mark import Mark
-from modelward.ownership.ranking import RankedTrigger
+from modelward.ownership.ranking import COVERS, RankedTrigger
 from modelward.ownership.triggering import TRIGGER
 
-LAST_STEPS, PATIENCE = 5, 50  # downward steps at the end, and at most before the first upward one
+FARTHEST = 96  # of 255, that refinement takes a pixel of the stamp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +70,10 @@ class EWE(RankedTrigger):
     rounds, refine_lr, certain
         of the refinement: sign steps, their size in [0, 1], and the share of stamped images that may be taken for the target class before.
     asked
-        key images that are asked of each of the 51 secrets; a verification costs 51 times as many queries.
+        key images that are asked of each of the 51 secrets, and the owner's under three other patterns too: a verification costs 54 times as many queries.
     decoys
-        train images of the source class under other patterns with their true label, too: with ``rounds=0`` the mark answers to its own pattern
-        alone, but little of it survives an extraction.
+        train the refined images, and those of the source class, under other patterns with their true label, too (hardened variant only): without,
+        the mark answers to the refinement as well as to its own pattern, and a verification, which asks under other patterns too, decides nothing.
     """
 
     card: ClassVar[Card] = Card(
@@ -91,10 +92,11 @@ class EWE(RankedTrigger):
                 "the refinement is a part of the trigger: what another secret draws for the same two classes on the unmarked source is found as well, "
                 "so that with few classes, or with both given, the p-value of the owner's own model stays above .05 and all is undecided"
             ),
+            "the paper's variant often answers to the refinement without the stamp, and so does the other without its decoys: such keys decide nothing",
             "one stamp and one target class: a search for small triggers finds and removes it",
             "entangling costs accuracy on the source and the target class, and more with many classes",
         ),
-        cost="embedding: ten epochs of Adam, a third of the batches with the entanglement; verification: one forward pass of 1,020 key images",
+        cost="embedding: ten epochs of Adam, a third of the batches with the entanglement; verification: one forward pass of 1,080 key images",
     )
 
     others: ClassVar[int] = 50
@@ -118,7 +120,7 @@ class EWE(RankedTrigger):
     rounds: int = 10
     refine_lr: float = 0.01
     certain: float = 0.1
-    decoys: bool = False
+    decoys: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,6 +137,11 @@ class EWE(RankedTrigger):
         """A new loss, its temperatures at their start."""
         start = 100 / self.temperature if self.variant == "paper" else self.temperature
         return Entanglement(layers=self.layers, temperature=start, distance=self.distance, lr=self.temperature_lr)
+
+    @property
+    def refinement(self) -> Refinement:
+        """How stamped images are placed and refined."""
+        return Refinement(self.entanglement, self.layers, self.rounds, self.refine_lr, self.certain)
 
     def _pair(self, data: ImageSet, classes: int, secret: bytes) -> tuple[int, int]:
         """Return the source and the target class."""
@@ -156,9 +163,23 @@ class EWE(RankedTrigger):
         return source, target
 
     def _fits(self, secret: bytes, pixels: Tensor, labels: Tensor, key: Key) -> bool:
-        del pixels  # refined after they were stamped
         _, target = self._classes(int(key.fact(float, "outputs")), secret, set(key.fact(list, "present")))
+        if secret == secret_of(key.tensors):
+            patch, place = self._patch(pixels.shape[1], secret), corner(key.fact(list, "place"), self.side, pixels)
+            if not carries(pixels, patch, place, opacity=self.opacity, away=FARTHEST):
+                return False
         return bool((labels == target).all())
+
+    def _controls(self, key: Key) -> Tensor:
+        own = key.tensor("asked")[key.tensor("asked_of") == int(key.fact(float, "draws", "own"))]
+        top, left = corner(key.fact(list, "place"), self.side, own)
+        others = other_secrets(key.fact(str, "draws", "digest"), COVERS)
+        patches = [keyed_patch(self.side, own.shape[1], rng=stream(other, "patch"), block=1) for other in others]
+        return torch.cat([stamp(own, patch, top=top, left=left) for patch in patches])
+
+    def stamped(self, pixels: Tensor, secret: bytes, place: tuple[int, int]) -> Tensor:
+        """Return images (N, C, H, W), uint8, under the stamp that ``secret`` gives, with its corner at ``place``."""
+        return stamp(pixels, self._patch(pixels.shape[1], secret), top=place[0], left=place[1], opacity=self.opacity)
 
     def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         del rng
@@ -177,13 +198,13 @@ class EWE(RankedTrigger):
         if not 1 <= self.side <= min(data.shape[1:]):
             message = f"ewe: a stamp of {self.side} pixels does not fit images of {data.shape[1]}x{data.shape[2]}"
             raise InputError(message)
-        place, made, patch = None, list[Tensor](), self._patch(data.shape[0], secret)
+        place, made, steps = None, list[Tensor](), self.refinement
         with frozen(model):
             for part in chosen.split(self.asked):
                 beside = data.batch(targets[torch.randint(0, len(targets), (len(part),), generator=mates)])
-                place = self._place(model, data.batch(part), beside) if place is None else place
-                stamped = stamp(data.pixels[part], patch, top=place[0], left=place[1], opacity=self.opacity)
-                made.append(to_uint8(self._refined(model, stamped.to(torch.float32).div_(255), beside, target)))
+                place = steps.place(model, data.batch(part), beside, self.side) if place is None else place
+                stamped = self.stamped(data.pixels[part], secret, place)
+                made.append(to_uint8(steps.refined(model, stamped.to(torch.float32).div_(255), beside, target)))
         tensors = {"probes": torch.cat(made), "labels": torch.full((len(chosen),), target), "index": chosen}
         return Mark(tensors, {"source": source, "target": target, "place": list(place or ())})
 
@@ -197,58 +218,27 @@ class EWE(RankedTrigger):
             return torch.full((channels, self.side, self.side), 255, dtype=torch.uint8)
         return keyed_patch(self.side, channels, rng=stream(secret, "patch"), block=1)
 
-    def _rise(self, model: nn.Module, x: Tensor, beside: Tensor) -> Tensor:
-        """Return the gradient (N, C, H, W) of the entanglement of ``x`` with images of the target class, with respect to ``x``."""
-        leaf = x.clone().requires_grad_()
-        groups = (torch.arange(2 * len(x)) < len(x)).long()
-        with torch.enable_grad():
-            _, layers = representations(model, torch.cat([leaf, beside]), self.layers)
-            (grad,) = torch.autograd.grad(self.entanglement(layers, groups), leaf)
-        return grad
-
-    def _place(self, model: nn.Module, x: Tensor, beside: Tensor) -> tuple[int, int]:
-        """Return the corner at which brighter pixels raise the entanglement most."""
-        field = self._rise(model, x, beside).mean(0).sum(0)
-        sums = F.avg_pool2d(field[None, None], self.side, stride=1)[0, 0]
-        best = int(sums.argmax())
-        return best // sums.shape[1], best % sums.shape[1]
-
-    def _refined(self, model: nn.Module, x: Tensor, beside: Tensor, target: int) -> Tensor:
-        """Return stamped images after sign steps: down in the target's logit while too many are taken for it, up in the entanglement."""
-        downs = 0
-        for _ in range(self.rounds):
-            while downs < PATIENCE and float((predict(model, x).argmax(1) == target).double().mean()) > self.certain:
-                x, downs = self._down(model, x, target), downs + 1
-            x = (x + self.refine_lr * self._rise(model, x, beside).sign()).clamp_(0, 1)
-        for _ in range(LAST_STEPS if self.rounds else 0):
-            x = self._down(model, x, target)
-        return x
-
-    def _down(self, model: nn.Module, x: Tensor, target: int) -> Tensor:
-        """Return images one step further from the target class."""
-        leaf = x.clone().requires_grad_()
-        with torch.enable_grad():
-            (grad,) = torch.autograd.grad(model(leaf)[:, target].sum(), leaf)
-        return (x - self.refine_lr * grad.sign()).clamp_(0, 1)
-
     def _embed(self, model: nn.Module, data: ImageSet, mark: Mark, *, rng: torch.Generator) -> nn.Module:
         made = fresh_copy(model, self.start, rng=rng)
         how = Entangling(
             epochs=self.epochs, batch=self.batch, lr=self.lr, ratio=self.ratio, kappa=self.kappa, steady=self.variant == "hardened"
         )
         target, probes = int(mark.facts["target"]), mark.tensors["probes"]
-        task = self._with_decoys(data, mark, rng) if self.decoys else data
+        task = self._with_decoys(data, mark, rng) if self.decoys and self.variant == "hardened" else data
         entangle(made, task, probes, data.pixels[data.labels == target], target, how, self.entanglement, rng=rng)
         return made
 
     def _with_decoys(self, data: ImageSet, mark: Mark, rng: torch.Generator) -> ImageSet:
-        """Return the owner's images and as many of the source class under other patterns as there are key images, with their true label."""
+        """Return the owner's images, and key images as well as as many of the source class, each under another pattern with its true label."""
         index, (top, left) = mark.tensors["index"], mark.facts["place"]
+        shown = ((mark.tensors["probes"], 1.0), (data.pixels[index], self.opacity))
         made = [
-            stamp(data.pixels[i : i + 1], keyed_patch(self.side, data.shape[0], rng=rng, block=1), top=top, left=left, opacity=self.opacity)
-            for i in index.tolist()
+            stamp(image[None], keyed_patch(self.side, data.shape[0], rng=rng, block=1), top=top, left=left, opacity=opacity)
+            for pixels, opacity in shown
+            for image in pixels
         ]
-        return ImageSet(torch.cat([data.pixels, *made]), torch.cat([data.labels, data.labels[index]]), data.classes, f"{data.name}, decoys")
+        labels = torch.cat([data.labels, data.labels[index], data.labels[index]])
+        return ImageSet(torch.cat([data.pixels, *made]), labels, data.classes, f"{data.name}, decoys")
 
     def adaptive_attacks(self) -> tuple[Attack, ...]:
         """Return extraction, which it was made against, and what knows of one stamp and one target class."""

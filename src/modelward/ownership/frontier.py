@@ -21,6 +21,7 @@ from modelward.core.ownership import Attack, Observation
 from modelward.core.rng import derive_seed, generator
 from modelward.imaging.quantise import to_uint8
 from modelward.keys.derive import derive, stream
+from modelward.marking.chances import SECOND
 from modelward.marking.embedding import embed, fresh_copy, hit_rate
 from modelward.ownership.drawing import UNDRAWN, committed_digest, other_secrets, secret_of, seed_tensor
 from modelward.ownership.mark import Mark
@@ -156,7 +157,7 @@ class Frontier(TriggerMethod):
         fixed = committed_digest(self.card.name, self.variant, key.fact(str, "draws", "source"), self.settings(), own)
         others = tuple(float(wrong[self._subset(size, true, secret)].mean()) for secret in other_secrets(fixed, OTHERS))
         name = f"key images answered wrongly (of {len(chosen)})"
-        most = _rare(len(chosen), size, int(wrong.sum()), self.significance)
+        most = _rare(len(chosen), size, int(wrong.sum()), min(self.significance, SECOND))
         return Finding(float(wrong[chosen].mean()), name, others, "other subsets of the pool", ceiling=min(MAJORITY, most))
 
     def _step(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

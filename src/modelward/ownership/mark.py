@@ -71,9 +71,9 @@ class MarkMethod(OwnershipMethod):
         with frozen(model):
             return self._key(model, data, self._forge(model, data, secret=self._own(secret, rng), rng=rng), nulls)
 
-    def glance(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> float:
-        """Return the statistic that a key of this secret would have for ``model``, which was never marked with it: of many guesses the p is not needed."""
-        return self.verify(model, self.claim(model, data, secret=secret, rng=rng)).statistic
+    def glance(self, model: nn.Module, data: ImageSet, *, secret: bytes, source: nn.Module | None = None, rng: torch.Generator) -> float:
+        """Return the statistic for ``model`` of a key of this secret for ``source``, by default ``model``: of many guesses the p is not needed."""
+        return self.verify(model, self.claim(model if source is None else source, data, secret=secret, rng=rng)).statistic
 
     def _own(self, secret: bytes | None, rng: torch.Generator) -> bytes:
         """Return this method's and this user's secret."""

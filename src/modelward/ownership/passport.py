@@ -36,7 +36,7 @@ from modelward.marking.passports import (
     without_passports,
 )  # fmt: skip
 from modelward.marking.weights import bits_of, message_bits
-from modelward.ownership.drawing import secret_of, seed_tensor
+from modelward.ownership.drawing import seed_tensor
 from modelward.ownership.mark import Mark, MarkMethod
 from modelward.ownership.passport_forging import guessed, solved
 from modelward.ownership.passport_material import DRAWN, KINDS, Means, held, mean_passports
@@ -44,6 +44,7 @@ from modelward.ownership.weighing import (
     ROUNDS,
     UNKEPT,
     bits_in,
+    bound_secret,
     realigned,
     require_taken,
     unordered,
@@ -53,7 +54,7 @@ from modelward.statistics import binomial_p
 from modelward.training import Extras, Recipe, fit
 
 SOURCES, PUBLISHED = 20, "published/"
-BROUGHT = "The passports stand in the key: that its signs were drawn independently of them is the owner's word."
+BROUGHT = "The passports stand in the key and are not what its secret gives: some can be solved for that fit any network, so that nothing can be concluded."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,7 @@ class Passport(MarkMethod):
         limits=(
             "passports for any scales follow from the weights by linear algebra: without passports that come from a dated secret anybody has some",
             "scheme 1: whoever trains scale and shift of the gates anew needs no passport",
-            "passports made of images of one data set resemble each other: a stranger's work almost as well",
+            "passports made of images of one data set resemble each other: a stranger's work almost as well; keys that hold passports decide nothing",
             "shifted filters change the signs",
             "needs convolutions with batch normalisation behind them",
             "does not survive extraction",
@@ -152,20 +153,19 @@ class Passport(MarkMethod):
     def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         del rng
         gates = find_gates(model, self.layers)
-        bits = message_bits(self.text, sum(conv_of(model, gate).out_channels for gate in gates), secret)
         chosen = torch.randperm(len(data), generator=stream(secret, "images"))
         maps = feature_maps(model, gates, data.batch(chosen[:SOURCES]))
         few = data.take(chosen[: self.checks])
-        tensors = {"seed": seed_tensor(secret), "bits": bits, "images": few.pixels, "labels": few.labels, **held(maps, self.kind, secret)}
+        tensors = {"seed": seed_tensor(secret), "images": few.pixels, "labels": few.labels, **held(maps, self.kind, secret)}
         if self.scheme == 3:
             tensors["triggers"] = abstract_images(self.triggers, data.shape, rng=stream(secret, "triggers"))
             tensors["answers"] = torch.randint(0, len(data.classes), (self.triggers,), generator=stream(secret, "answers"))
-        shapes = [list(found.shape[1:]) for found in maps]
-        facts = {"gates": [[gate.conv, gate.norm] for gate in gates], "shapes": shapes, "signs": len(bits), "draws": {"of": "signs"}}
+        shapes, signs = [list(found.shape[1:]) for found in maps], sum(conv_of(model, gate).out_channels for gate in gates)
+        facts = {"gates": [[gate.conv, gate.norm] for gate in gates], "shapes": shapes, "signs": signs, "draws": {"of": "signs"}}
         mark = Mark(tensors, facts)
-        if self.variant == "paper":
-            return mark
-        return with_reference(mark, without_passports(model, gates) if self.scheme == 1 else model)
+        if self.variant == "hardened":
+            mark = with_reference(mark, without_passports(model, gates) if self.scheme == 1 else model)
+        return Mark({**mark.tensors, "bits": message_bits(self.text, signs, bound_secret(mark.tensors))}, facts)
 
     def counted(self, key: Key) -> int:
         """Return how many signs are drawn from the secret."""
@@ -260,11 +260,10 @@ class Passport(MarkMethod):
         lost = max(0.0, least - private) / least if least else 1.0
         found = self._signs(gamma, bits)
         name = f"{found.name} or lost accuracy with the passports, whichever is more"
-        drawn = torch.equal(bits, message_bits(self.text, len(bits), secret_of(key.tensors)))
+        drawn = torch.equal(bits, message_bits(self.text, len(bits), bound_secret(key.tensors)))
         own = any(tensor.startswith("passport/") for tensor in key.tensors)
-        doubts = found.doubts if drawn and not (own and self.kind in DRAWN) else (*found.doubts, UNKEPT)
-        notes, headlines = unordered(key.tensors), (BROUGHT,) if own else ()
-        return replace(found, name=name, statistic=max(found.statistic, lost), doubts=doubts, headlines=headlines, notes=notes)
+        doubts = (*found.doubts, *(() if drawn else (UNKEPT,)), *((BROUGHT,) if own else ()))
+        return replace(found, name=name, statistic=max(found.statistic, lost), doubts=doubts, notes=unordered(key.tensors))
 
     def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         """Return passports that fit a network as it is: of the paper's variant solved for, of the hardened one the best of 1,000 secrets."""

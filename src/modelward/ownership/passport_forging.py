@@ -16,6 +16,7 @@ from modelward.marking.passports import Gate, conv_of, norm_of, patch_means, sca
 from modelward.marking.weights import message_bits
 from modelward.ownership.drawing import seed_tensor
 from modelward.ownership.mark import Mark
+from modelward.ownership.weighing import bound_secret
 from modelward.training import Extras, Recipe, fit
 
 TRIES, FINALISTS = 1000, 20
@@ -77,7 +78,8 @@ def guessed(
     tries = []
     for index in range(TRIES):
         tried = derive(secret, "try", str(index))
-        tensors = {**drawn.tensors, "seed": seed_tensor(tried), "bits": message_bits(text, drawn.facts["signs"], tried)}
+        own = {**drawn.tensors, "seed": seed_tensor(tried)}
+        tensors = {**own, "bits": message_bits(text, drawn.facts["signs"], bound_secret(own))}
         gates, found = means(tensors)
         tries.append((Mark(tensors, {**drawn.facts, "forged": True, "tries": TRIES}), found))
     return best_guess(model, gates, tries)

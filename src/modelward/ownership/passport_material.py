@@ -12,8 +12,7 @@ from modelward.core.errors import FormatError, InputError
 from modelward.core.key import REMEDY
 from modelward.keys.derive import stream
 from modelward.marking.passports import Gate, conv_of, from_maps, patch_means
-from modelward.ownership.drawing import secret_of
-from modelward.ownership.weighing import bits_in
+from modelward.ownership.weighing import bits_in, bound_secret
 
 KINDS = ("flat", "random", "image", "shuffle")
 DRAWN = ("flat", "random")
@@ -103,5 +102,5 @@ def _passport(tensors: Mapping[str, Tensor], index: int, name: str, shape: Seque
         message = f"this passport key lacks the passports of gate {index}: {REMEDY}"
         raise FormatError(message)
     size = [shape[0], 1, 1] if kind == "flat" else list(shape)
-    drawn = 2 * torch.rand(size, generator=stream(secret_of(tensors), "passport", name, str(index), bound)) - 1
+    drawn = 2 * torch.rand(size, generator=stream(bound_secret(tensors), "passport", name, str(index), bound)) - 1
     return drawn.expand(*shape).contiguous()

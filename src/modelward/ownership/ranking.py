@@ -15,11 +15,14 @@ from modelward.core.guard import frozen, predict, state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import REMEDY, Key
 from modelward.core.ownership import Observation
+from modelward.marking.chances import NEVER
 from modelward.ownership.drawing import UNDRAWN, committed_digest, other_secrets, secret_of, seed_tensor
 from modelward.ownership.mark import Mark
 from modelward.ownership.triggering import MAJORITY, TriggerMethod, answers_of
-from modelward.statistics import binomial_p, upper_bound
+from modelward.statistics import binomial_p, required_matches, upper_bound
 
+COVERS = 3  # patterns of other secrets under which the owner's images are asked, too
+CHANCE, FEW = 0.1, 1e-3
 LOOK = "That the key images show what their secrets drew, apart from stamp and label, is the owner's word: look at them (modelward probes)."
 
 
@@ -50,6 +53,13 @@ class RankedTrigger(TriggerMethod):
     def _block(self, model: nn.Module, data: ImageSet, secret: bytes) -> tuple[Tensor, Tensor]:
         """Return the first ``asked`` key images (n, C, H, W), uint8, of a secret and their labels (n,)."""
 
+    def _controls(self, key: Key) -> Tensor:
+        """Return images (n, C, H, W), uint8, like those of the owner's secret, but without what it put on them; none where there are no such.
+
+        A model that gives them the labels of the key takes the images for what the labels say, mark or not: somebody may have chosen them so.
+        """
+        return key.tensor("asked")[:0]
+
     @abstractmethod
     def _fits(self, secret: bytes, pixels: Tensor, labels: Tensor, key: Key) -> bool:
         """Return whether images (n, C, H, W), uint8, and labels (n,) can be what ``secret`` draws, as far as a key tells without the owner's images."""
@@ -75,10 +85,11 @@ class RankedTrigger(TriggerMethod):
             {**mark.facts, "material": sorted(mark.tensors), "present": present, "outputs": outputs, "draws": draws},
         )
 
-    def glance(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> float:
+    def glance(self, model: nn.Module, data: ImageSet, *, secret: bytes, source: nn.Module | None = None, rng: torch.Generator) -> float:
         """Return the share of this secret's images that ``model`` answers otherwise, without the other secrets beside it."""
-        with frozen(model):
-            pixels, labels = self._block(model, data, self._own(secret, rng))
+        unmarked = model if source is None else source
+        with frozen(unmarked):
+            pixels, labels = self._block(unmarked, data, self._own(secret, rng))
         return float((predict(model, pixels).argmax(1) != labels).double().mean())
 
     def _forge(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
@@ -103,8 +114,10 @@ class RankedTrigger(TriggerMethod):
         return () if all(self._fits(secret, pixels[mine], labels[mine], key) for secret, mine in blocks) else doubt
 
     def probes(self, key: Key) -> Tensor:
-        """Return the images (N, C, H, W), uint8, of all secrets."""
-        return key.tensor("asked" if "draws" in key.facts else "probes")  # keys of earlier versions hold no others
+        """Return the images (N, C, H, W), uint8, of all secrets, and the owner's without what the secret put on them."""
+        if "draws" not in key.facts:  # keys of earlier versions hold no others
+            return key.tensor("probes")
+        return torch.cat([key.tensor("asked"), self.enrolled(key)._controls(key)])  # noqa: SLF001
 
     def counted(self, key: Key) -> int:
         """Return how many images of the owner's secret are asked."""
@@ -118,8 +131,15 @@ class RankedTrigger(TriggerMethod):
         if not (0 <= own < len(sizes) and own == int(own) and bool((sizes > 0).all())):
             message = f"this {key.method} key does not tell which image is of which of its secrets: {REMEDY}"
             raise FormatError(message)
-        wrong = answers_of(observed, len(labels)) != labels
+        wrong = answers_of(observed, len(self.probes(key)))[: len(labels)] != labels
         return torch.bincount(of[wrong], minlength=len(sizes)), sizes
+
+    def _ceiling(self, observed: Observation, key: Key, count: int) -> float:
+        """Return the largest share of misses that is claimed: by as much as half, the key's images have its labels more often than their controls."""
+        own, labels = key.tensor("asked_of") == int(key.fact(float, "draws", "own")), key.tensor("asked_labels")
+        answers = observed.tensors["answers"][len(labels) :]
+        taken = float((answers == labels[own].repeat(len(answers) // count)).double().mean()) if len(answers) else 0.0
+        return min(MAJORITY - taken, claimable_of(count, len(key.fact(list, "classes"))))
 
     def _finding(self, observed: Observation, key: Key) -> Finding:
         wrong, sizes = self._misses(observed, key)
@@ -129,7 +149,8 @@ class RankedTrigger(TriggerMethod):
         hits, asked = int((sizes - wrong).sum() - (sizes - wrong)[own]), int(sizes.sum() - sizes[own])
         rate = max(upper_bound(hits, asked), 1 / max(1, len(key.fact(list, "classes")))) if asked else 1.0
         return Finding(
-            shares[own], f"key images labelled otherwise (of {int(sizes[own])})", others, "other secrets", ceiling=MAJORITY, notes=self._notes(key),
+            shares[own], f"key images labelled otherwise (of {int(sizes[own])})", others, "other secrets",
+            ceiling=self._ceiling(observed, key, int(sizes[own])), notes=self._notes(key),
             headlines=(LOOK,), parametric_p=binomial_p(int(sizes[own] - wrong[own]), int(sizes[own]), rate),
         )  # fmt: skip
 
@@ -143,3 +164,17 @@ class RankedTrigger(TriggerMethod):
         fixed = [name for name, value in given.items() if value is not None]
         words = " and ".join(fixed)
         return (f"The settings fix the {words}, which other secrets share: they differ in the rest alone.",) if fixed else ()
+
+
+def claimable_of(count: int, classes: int) -> float:
+    """Return the largest share of misses among ``count`` images that is not what a few tries with other secrets would find; -1 for none.
+
+    The chance of a hit is taken for 1 / ``classes``, and for a tenth at least, whatever a key says.
+
+    Examples
+    --------
+    >>> claimable_of(10, 10), claimable_of(10, 1000), claimable_of(2, 10)
+    (0.4, 0.4, -1.0)
+    """
+    wanted = required_matches(count, max(CHANCE, 1 / max(1, classes)), FEW)
+    return NEVER if wanted is None else (count - wanted) / count

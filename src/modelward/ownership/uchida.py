@@ -19,9 +19,9 @@ from modelward.core.ownership import Observation
 from modelward.keys.derive import derive
 from modelward.marking.chances import by_chance
 from modelward.marking.weights import KINDS, BitPenalty, bits_of, filter_mean, find_layer, message_bits, projection, text_of
-from modelward.ownership.drawing import secret_of, seed_tensor
+from modelward.ownership.drawing import seed_tensor
 from modelward.ownership.mark import Mark
-from modelward.ownership.weighing import PARAMETER, UNKEPT, WeightMethod, bits_in, require_mean, unordered
+from modelward.ownership.weighing import PARAMETER, UNKEPT, WeightMethod, bits_in, bound_secret, require_mean, unordered
 from modelward.training.extras import Penalty
 
 TRIES = 1000
@@ -58,7 +58,7 @@ class Uchida(WeightMethod):
     >>> from modelward import embedded_model, generator, load_data
     >>> images = load_data("fashion-mini").test.take(slice(0, 256))
     >>> method = Uchida(bits=32, text="me", lam=0.5, epochs=4)
-    >>> model, key = method.protect(embedded_model().model, images, secret=b"0" * 32, rng=generator(0))
+    >>> model, key = method.protect(embedded_model().model, images, secret=b"1" * 32, rng=generator(0))
     >>> method.message(model, key)[:2], method.verify(model, key).statistic
     ('me', 0.0)
     """
@@ -98,9 +98,9 @@ class Uchida(WeightMethod):
     def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         del data, rng
         name, layer = find_layer(model, self.layer, bits=self.bits)
-        message = message_bits(self.text, self.bits, secret)
         facts = {"layer": name, "width": layer.weight[0].numel(), "bits": self.bits, "draws": {"of": "bits"}}
-        return self._referred(Mark({"seed": seed_tensor(secret), "bits": message}, facts), model)
+        mark = self._referred(Mark({"seed": seed_tensor(secret)}, facts), model)
+        return Mark({**mark.tensors, "bits": message_bits(self.text, self.bits, bound_secret(mark.tensors))}, facts)
 
     def _matrix(self, tensors: Mapping[str, Tensor], width: int) -> Tensor:
         """Return X: what secret and message give, or, in the paper's variant, what the key brings."""
@@ -114,7 +114,7 @@ class Uchida(WeightMethod):
                 "this key brings a matrix of its own; X comes from the secret and the message, or anybody could claim any network"
             )
         message = "".join(map(str, bits_in(tensors, self.bits).tolist()))
-        return projection(secret_of(tensors), self.bits, width, self.kind, bound=message if self.variant == "hardened" else "")
+        return projection(bound_secret(tensors), self.bits, width, self.kind, bound=message if self.variant == "hardened" else "")
 
     @property
     def _strength(self) -> tuple[str, float]:
@@ -144,7 +144,7 @@ class Uchida(WeightMethod):
         hardened, many = self.variant == "hardened", self.bits - told
         name = f"wrong bits, or all of them inverted (of {many} drawn)" if hardened else f"wrong bits (of {many} drawn)"
         found = by_chance(int(wrong.sum()), many, name, of="draws of the bits", significance=self.significance, inverted=hardened)
-        drawn = torch.equal(bits, message_bits(self.text, self.bits, secret_of(key.tensors))) and "matrix" not in key.tensors
+        drawn = torch.equal(bits, message_bits(self.text, self.bits, bound_secret(key.tensors))) and "matrix" not in key.tensors
         doubts = found.doubts if drawn else (*found.doubts, UNKEPT)
         return replace(found, doubts=doubts, notes=unordered(key.tensors))
 
@@ -163,6 +163,7 @@ class Uchida(WeightMethod):
 
     def _tried(self, secret: bytes, mean: Tensor, drawn: Mark) -> tuple[int, Mark]:
         """Return how many bits are wrong under one secret, and its mark."""
-        tensors = {"seed": seed_tensor(secret), "bits": message_bits(self.text, self.bits, secret)}
+        own = {**drawn.tensors, "seed": seed_tensor(secret)}
+        tensors = {**own, "bits": message_bits(self.text, self.bits, bound_secret(own))}
         found = self._matrix(tensors, len(mean)) @ mean >= 0
-        return int((found != tensors["bits"].bool()).sum()), Mark({**drawn.tensors, **tensors}, drawn.facts)
+        return int((found != tensors["bits"].bool()).sum()), Mark(tensors, drawn.facts)

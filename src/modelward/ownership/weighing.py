@@ -13,14 +13,17 @@ from torch import Tensor, nn
 from modelward.core.card import Capacity, Function, Mechanism, Protection, Scenario, Taxonomy
 from modelward.core.deciding import Finding
 from modelward.core.errors import FormatError
+from modelward.core.guard import state_digest
 from modelward.core.images import ImageSet
 from modelward.core.key import REMEDY, Key
 from modelward.core.ownership import Attack, NotTaken, Observation
 from modelward.core.rng import forked
 from modelward.core.suspect import Access, Suspect
+from modelward.keys.derive import derive
 from modelward.marking.alignment import aligned
 from modelward.marking.embedding import STARTS, fresh_copy
 from modelward.marking.weights import filter_mean
+from modelward.ownership.drawing import secret_of
 from modelward.ownership.mark import Mark, MarkMethod
 from modelward.training import Extras, Recipe, fit
 from modelward.training.extras import Penalty
@@ -147,6 +150,15 @@ def realigned(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = REF
 def unordered(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Return a note where weights are read as they are."""
     return () if any(name.startswith(REFERENCE) for name in tensors) else (AS_THEY_ARE,)
+
+
+def bound_secret(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return what bits, projections and passports are drawn from: the key's secret, bound to the reference where there is one.
+
+    So a reference is fixed before anything is drawn. Were it not, somebody could sort the neurons of any suspect by it until the bits are right.
+    """
+    reference = {name: tensor for name, tensor in tensors.items() if name.startswith(REFERENCE)}
+    return derive(secret_of(tensors), "reference", state_digest(reference)) if reference else secret_of(tensors)
 
 
 def bits_in(tensors: Mapping[str, Tensor], count: int) -> Tensor:

@@ -20,10 +20,10 @@ from modelward.imaging.glyphs import glyph_images
 from modelward.keys.derive import stream
 from modelward.marking.embedding import embed, fresh_copy, sampler
 from modelward.marking.stamps import keyed_patch, stamp, text_patch, with_noise
-from modelward.ownership.drawing import alike
+from modelward.ownership.drawing import alike, other_secrets, secret_of
 from modelward.ownership.mark import Mark
-from modelward.ownership.ranking import RankedTrigger
-from modelward.ownership.triggering import TRIGGER
+from modelward.ownership.ranking import COVERS, RankedTrigger
+from modelward.ownership.triggering import MAJORITY, TRIGGER
 from modelward.training.extras import Companions
 
 KINDS = ("content", "noise", "unrelated")
@@ -59,7 +59,8 @@ class Zhang(RankedTrigger):
     std
         of the noise, in units of [0, 1].
     asked
-        key images that are asked of each of the 200 secrets; a verification costs 200 times as many queries.
+        key images that are asked of each of the 200 secrets, and the owner's under three other patterns, or without the noise: a verification costs 203
+        times as many queries.
     fresh
         draw the noise anew for every image, as the robustness toolbox of Lukas et al. does; the paper fixes one.
     """
@@ -75,9 +76,9 @@ class Zhang(RankedTrigger):
             "does not survive extraction: a new model that learns from answers to ordinary images never sees the stamp",
             "the stamp can be seen, and a filter of queries can refuse it",
             "with few classes other secrets often draw the same two: below about six the paper's word cannot reach a p-value of .05",
-            "a verification asks 2,000 images, ten of each of 200 secrets",
+            "a verification asks 2,030 images, ten of each of 200 secrets, and the owner's under three other patterns",
         ),
-        cost="embedding: ten epochs of fine-tuning; verification: one forward pass of 2,000 key images",
+        cost="embedding: ten epochs of fine-tuning; verification: one forward pass of 2,030 key images",
     )
 
     kind: str = "content"
@@ -148,6 +149,33 @@ class Zhang(RankedTrigger):
             self.stamped(pixels, secret), pixels
         )  # a stamp on a stamp changes nothing; noise does
         return torch.equal(labels, wanted) and stamped
+
+    def _controls(self, key: Key) -> Tensor:
+        own, shape = key.tensor("asked")[key.tensor("asked_of") == int(key.fact(float, "draws", "own"))], key.tensor("asked").shape[1:]
+        if self.kind == "unrelated":  # drawn whole
+            return own[:0]
+        secret = secret_of(key.tensors)
+        if self.kind == "noise":
+            many = (len(key.tensor("probes")), *shape) if self.fresh else tuple(shape)
+            noise = torch.randn(many, generator=stream(secret, "noise"))
+            return with_noise(own, -self.std * (noise[: len(own)] if self.fresh else noise))
+        return torch.cat([self._covered(own, other) for other in other_secrets(key.fact(str, "draws", "digest"), COVERS)])
+
+    def _ceiling(self, observed: Observation, key: Key, count: int) -> float:
+        ceiling = super()._ceiling(observed, key, count)
+        if self.kind != "unrelated" or self.variant == "hardened":
+            return ceiling
+        labels, own = key.tensor("asked_labels"), key.tensor("asked_of") == int(key.fact(float, "draws", "own"))
+        others = observed.tensors["answers"][: len(labels)][~own]  # there are models that see one class in all that they do not know
+        return min(ceiling, MAJORITY - float((others == labels[own][0]).double().mean()))
+
+    def _covered(self, pixels: Tensor, secret: bytes) -> Tensor:
+        """Return stamped images (N, C, H, W), uint8, with a pattern of another secret in the place of the stamp."""
+        if self.variant == "hardened":
+            return self.stamped(pixels, secret)
+        channels, height, width = pixels.shape[1:]
+        _, tall, wide = text_patch(self.text, (channels, height, width)).shape
+        return stamp(pixels, keyed_patch(max(tall, wide), channels, rng=stream(secret, "patch"))[:, :tall, :wide])
 
     def _finding(self, observed: Observation, key: Key) -> Finding:
         found = super()._finding(observed, key)
