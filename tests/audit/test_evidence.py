@@ -133,9 +133,7 @@ def test_a_bundle_gives_the_verdict_again_and_says_who_signed(bundle, committed)
     checked = check_bundle(bundle, trusted=SIGNER.public, released=OUT)
     assert checked.known
     assert replace(checked.verdict, headlines=verdict.headlines) == verdict
-    assert checked.verdict.headlines[0].startswith(
-        "The siblings and their answers are the owner's figures: nobody asked them again"
-    )
+    assert checked.verdict.headlines[0].startswith("The siblings and their answers are the owner's figures: nobody asked them again")
     assert not check_bundle(bundle).known
     with pytest.raises(UnsafeFileError, match="not by the trusted key"):
         check_bundle(bundle, trusted=SigningKey.fresh().public)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelward.core.catalogue import catalogue
-from modelward.core.errors import FormatError, ModelwardError
+from modelward.core.errors import FormatError, InputError, ModelwardError
 from modelward.core.families import OwnershipMethod
 from modelward.core.images import ImageSet
 from modelward.core.key import Key
@@ -30,7 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ipguard": {"k": 0.0, "steps": 20, "lr": 0.05, "variant": "paper"}, "cae": {"surrogates": 2, "epochs": 1, "mixes": 0, "steps": 25, "lr": 0.05, "eps": 0.5},
     "sac": {}, "sac-jc": {}, "zhang": {"epochs": 1, "kind": "noise"}, "adi": {"epochs": 1}, "additional-class": {"epochs": 1, "checks": 8},
     "frontier": {"epochs": 1}, "ewe": {"epochs": 1, "batch": 32, "side": 3, "rounds": 1}, "uchida": {"epochs": 4, "bits": 24, "lam": 0.5},
-    "deepmarks": {"epochs": 1, "users": 7}, "passport": {"epochs": 5, "batch": 32, "checks": 8}, "infip": {"count": 10},
+    "deepmarks": {"epochs": 1, "users": 7}, "passport": {"epochs": 12, "batch": 32, "checks": 8}, "infip": {"count": 10},
     "unit-order": {"draws": 99}, "unit-match": {}, "weight-distance": {"entries": 200},
 }  # fmt: skip
 ARCHS = {"passport": "cnn:width=4"}
@@ -117,6 +117,34 @@ def test_altered_facts_give_a_verdict_or_one_sentence(name: str, data: st.DataOb
         said = str(error)
     assert said
     assert "\n" not in said
+
+
+def damaged(tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return an array damaged in every way that a file can hold."""
+    other = tensor.long() if tensor.is_floating_point() else tensor.float()
+    ways = {
+        "a number": torch.zeros((), dtype=tensor.dtype), "empty": tensor[:0], "half": tensor[: len(tensor) // 2], "another type": other,
+        "flat": tensor.flatten(), "deeper": tensor[None], "last axis cut": tensor[..., :-1], "bytes": torch.full_like(tensor, 99, dtype=torch.uint8),
+    }  # fmt: skip
+    if tensor.is_floating_point():
+        ways |= {"not a number": torch.full_like(tensor, torch.nan), "huge": torch.full_like(tensor, 3e4)}
+    else:
+        ways |= {"out of range": torch.full_like(tensor, 100), "negative": tensor.to(torch.int64) * -1 - 5}
+    return ways
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_arrays_give_a_verdict_or_one_sentence(name: str, cases: Callable[[str], Case]) -> None:
+    case = cases(name)
+    for array, tensor in case.key.tensors.items():
+        for way, value in damaged(tensor).items():
+            key = dataclasses.replace(case.key, tensors={**case.key.tensors, array: value})
+            try:
+                said = str(case.method.verify(Suspect.of_model(case.suspect), key))
+            except (FormatError, InputError) as error:
+                said = str(error)
+            assert said, (array, way)
+            assert "\n" not in said, (array, way)
 
 
 @pytest.mark.parametrize("name", NAMES)

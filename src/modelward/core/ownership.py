@@ -22,6 +22,9 @@ from modelward.core.siblings import Siblings, chosen
 from modelward.core.suspect import Access, Suspect
 from modelward.core.verdict import Misses, Verdict
 
+UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What an array of another shape or type raises; an error of ours is a `ModelwardError` and says what is wrong."""
+
 
 class NotTaken(InputError):  # noqa: N818  # says what happened to the mark
     """A mark was embedded and not taken well enough to be claimed; ``model`` carries what there is of it."""
@@ -124,9 +127,15 @@ class OwnershipMethod(VariantMethod, ABC):
     def observe(self, suspect: Suspect | nn.Module, key: Key) -> Observation:
         """Return what ``suspect`` answers to ``key``, asking it no more than this method needs."""
         self._require_own(key)
+        _require_sound(key)
         asked = suspect if isinstance(suspect, Suspect) else Suspect.of_model(suspect)
         before = asked.queries
-        observed = self._observe(asked, key)
+        try:
+            observed = self._observe(asked, key)
+        except UNFIT as error:
+            first = (str(error).splitlines() or [""])[0][:200]
+            message = f"the suspect could not answer what this {key.method} key asks ({type(error).__name__}: {first}): it takes other images, or {REMEDY}"
+            raise InputError(message) from error
         digest = _digest(asked.model) if asked.access is Access.WEIGHTS else None
         return replace(observed, queries=asked.queries - before, notes=(*asked.notes, *observed.notes), digest=digest)
 
@@ -142,8 +151,14 @@ class OwnershipMethod(VariantMethod, ABC):
             whether the claimant's model, of the digest that the key names, was shown to whoever decides.
         """
         self._require_own(key)
-        found = self._judge(observed, key) if "draws" in key.facts else Finding(math.nan, "not computed", doubts=(OLD,))
-        return decide(replace(found, notes=(*observed.notes, *found.notes)), self._standing(observed, key, commitment, shown=shown))
+        _require_sound(key)
+        try:
+            found = self._judge(observed, key) if "draws" in key.facts else Finding(math.nan, "not computed", doubts=(OLD,))
+            standing = self._standing(observed, key, commitment, shown=shown)
+        except UNFIT as error:
+            message = f"the arrays in this {key.method} key, or the answers to it, do not fit together ({type(error).__name__}): {REMEDY}"
+            raise FormatError(message) from error
+        return decide(replace(found, notes=(*observed.notes, *found.notes)), standing)
 
     def _standing(self, observed: Observation, key: Key, commitment: Commitment | None, *, shown: bool) -> Standing:
         """Return what a verdict rests on besides the answers."""
@@ -228,6 +243,14 @@ class OwnershipMethod(VariantMethod, ABC):
             message = f"{self.card.name} keys hold no query images"
             raise UsageError(message)
         return key.tensors["probes"]
+
+
+def _require_sound(key: Key) -> None:
+    """Raise `FormatError` for a key with an array that is one number, empty, or holds what is no number."""
+    for name, tensor in key.tensors.items():
+        if not tensor.ndim or not tensor.numel() or (tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())):
+            message = f"the array {name!r:.60} of this {key.method} key is empty, a single number, or holds what is no number: {REMEDY}"
+            raise FormatError(message)
 
 
 def _told(key: Key, *path: str) -> bool:
