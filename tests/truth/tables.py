@@ -28,6 +28,11 @@ WHO = (
     "whoever the owner is. Every key has 19 siblings and, where nothing else is said, a commitment that is older than the suspect. *Found* counts the "
     "verdicts stolen and related."
 )
+WHEN = (
+    "The rows of fingerprints were made before the guard looked at more figures of the method's own probes (a stricter guard only says undecided more "
+    "often), and those of the foreign owners' rates and of unit-order before enrolments drew from digests. The rule for near copies was changed after it "
+    "had refused the honest family of `base` (decision 0022)."
+)
 Row = dict[str, Any]
 
 
@@ -184,7 +189,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 def document(folder: Path) -> dict[str, Any]:
     """Return the results document."""
     rows = everything(folder)
-    paragraphs = [WHO, "No statistic was chosen on these owners: that was done on three others, of another cut (decision 0018)."]
+    paragraphs = [WHO, WHEN, "No statistic was chosen on these owners: that was done on three others, of another cut (decision 0018)."]
     seconds = sum(json.loads(path.read_text())["seconds"] for path in (folder / "rows").glob("*.json"))
     return {
         "schema": "modelward/results", "version": 1, "name": "truth", "title": "Does a verdict hold?", "paragraphs": paragraphs,
