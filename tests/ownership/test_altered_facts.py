@@ -30,7 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ipguard": {"k": 0.0, "steps": 20, "lr": 0.05, "variant": "paper"}, "cae": {"surrogates": 2, "epochs": 1, "mixes": 0, "steps": 25, "lr": 0.05, "eps": 0.5},
     "sac": {}, "sac-jc": {}, "zhang": {"epochs": 1, "kind": "noise"}, "adi": {"epochs": 1}, "additional-class": {"epochs": 1, "checks": 8},
     "frontier": {"epochs": 1}, "ewe": {"epochs": 1, "batch": 32, "side": 3, "rounds": 1}, "uchida": {"epochs": 4, "bits": 24, "lam": 0.5},
-    "deepmarks": {"epochs": 1, "users": 7}, "passport": {"epochs": 12, "batch": 32, "checks": 8}, "infip": {"count": 10},
+    "deepmarks": {"epochs": 1, "users": 7}, "passport": {"epochs": 6, "batch": 32, "checks": 8, "layers": 3}, "infip": {"count": 10},
     "unit-order": {"draws": 99}, "unit-match": {}, "weight-distance": {"entries": 200},
 }  # fmt: skip
 ARCHS = {"passport": "cnn:width=4"}

@@ -85,7 +85,7 @@ def test_each_secret_in_the_owners_role_gets_each_rank(name: str, source: Net, d
     for suspect in strangers:
         observed = method.observe(suspect, key)
         assert observed.queries == len(method.probes(key)) <= (total + COVERS) * method.asked
-        found = [method._judge(observed, placed(key, own)) for own in range(total)]
+        found = [method._found(observed, placed(key, own)) for own in range(total)]
         require_ranks([one.p for one in found])
         assert [(one.statistic, *sorted(one.others)) for one in found] == [
             (one.statistic, *rest(found, own)) for own, one in enumerate(found)

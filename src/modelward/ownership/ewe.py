@@ -25,7 +25,7 @@ from modelward.marking.refining import Refinement
 from modelward.marking.stamps import carries, corner, keyed_patch, stamp
 from modelward.ownership.drawing import other_secrets, secret_of
 from modelward.ownership.mark import Mark
-from modelward.ownership.ranking import COVERS, RankedTrigger
+from modelward.ownership.ranking import COVERS, RankedTrigger, drawn_among
 from modelward.ownership.triggering import TRIGGER
 
 FARTHEST = 96  # of 255, that refinement takes a pixel of the stamp
@@ -89,8 +89,8 @@ class EWE(RankedTrigger):
                 "digits, in most runs), of a faint one a quarter to a half, at 3 to 6 points of accuracy"
             ),
             (
-                "the refinement is a part of the trigger: what another secret draws for the same two classes on the unmarked source is found as well, "
-                "so that with few classes, or with both given, the p-value of the owner's own model stays above .05 and all is undecided"
+                "without decoys the refinement is a part of the trigger: what another secret draws for the same two classes on the unmarked source is found "
+                "as well, so that with few classes, or with both given, the p-value of the owner's own model stays above .05 and all is undecided"
             ),
             "the paper's variant often answers to the refinement without the stamp, and so does the other without its decoys: such keys decide nothing",
             "one stamp and one target class: a search for small triggers finds and removes it",
@@ -163,7 +163,8 @@ class EWE(RankedTrigger):
         return source, target
 
     def _fits(self, secret: bytes, pixels: Tensor, labels: Tensor, key: Key) -> bool:
-        _, target = self._classes(int(key.fact(float, "outputs")), secret, set(key.fact(list, "present")))
+        classes, present = drawn_among(key)
+        _, target = self._classes(classes, secret, present)
         if secret == secret_of(key.tensors):
             patch, place = self._patch(pixels.shape[1], secret), corner(key.fact(list, "place"), self.side, pixels)
             if not carries(pixels, patch, place, opacity=self.opacity, away=FARTHEST):

@@ -22,7 +22,7 @@ from modelward.ownership.triggering import MAJORITY, TriggerMethod, answers_of
 from modelward.statistics import binomial_p, required_matches, upper_bound
 
 COVERS = 3  # patterns of other secrets under which the owner's images are asked, too
-CHANCE, FEW = 0.1, 1e-3
+CHANCE, FEW, WIDEST = 0.1, 1e-3, 1 << 20
 LOOK = "That the key images show what their secrets drew, apart from stamp and label, is the owner's word: look at them (modelward probes)."
 
 
@@ -164,6 +164,15 @@ class RankedTrigger(TriggerMethod):
         fixed = [name for name, value in given.items() if value is not None]
         words = " and ".join(fixed)
         return (f"The settings fix the {words}, which other secrets share: they differ in the rest alone.",) if fixed else ()
+
+
+def drawn_among(key: Key) -> tuple[int, set[int]]:
+    """Return of how many classes a key's secrets draw theirs, and which of them there are images of; raises `FormatError` where it does not tell."""
+    outputs, present = key.fact(float, "outputs"), key.fact(list, "present")
+    if outputs not in range(1, WIDEST) or not all(type(number) is int and 0 <= number < outputs for number in present):
+        message = f"this {key.method} key does not tell which classes its secrets draw from: {REMEDY}"
+        raise FormatError(message)
+    return int(outputs), set(present)
 
 
 def claimable_of(count: int, classes: int) -> float:

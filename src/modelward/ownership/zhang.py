@@ -22,7 +22,7 @@ from modelward.marking.embedding import embed, fresh_copy, sampler
 from modelward.marking.stamps import keyed_patch, stamp, text_patch, with_noise
 from modelward.ownership.drawing import alike, other_secrets, secret_of
 from modelward.ownership.mark import Mark
-from modelward.ownership.ranking import COVERS, RankedTrigger
+from modelward.ownership.ranking import COVERS, RankedTrigger, drawn_among
 from modelward.ownership.triggering import MAJORITY, TRIGGER
 from modelward.training.extras import Companions
 
@@ -137,8 +137,8 @@ class Zhang(RankedTrigger):
         return drawn["probes"][: self.asked], drawn["labels"][: self.asked]
 
     def _fits(self, secret: bytes, pixels: Tensor, labels: Tensor, key: Key) -> bool:
-        classes = int(key.fact(float, "outputs"))
-        _, target = self._classes(classes, secret, set(key.fact(list, "present")))
+        classes, present = drawn_among(key)
+        _, target = self._classes(classes, secret, present)
         wanted = torch.full_like(labels, target)
         if self.kind == "unrelated":
             shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
