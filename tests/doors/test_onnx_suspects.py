@@ -10,6 +10,7 @@ import torch
 
 from modelward.audit import judge
 from modelward.cli.main import main
+from modelward.core.deciding import SAME
 from modelward.core.errors import InputError, UnavailableError, UnsafeFileError, UsageError
 from modelward.core.suspect import Suspect
 from modelward.core.verdict import Decision
@@ -47,7 +48,8 @@ def test_the_verdict_is_that_of_the_probabilities(onnx_file, key, truth):
     wanted = SAC().verify(Suspect.of_answers(truth), key)
     assert verdict.statistic == pytest.approx(wanted.statistic, abs=1e-4)
     assert (verdict.decision, verdict.access, verdict.queries) == (wanted.decision, "probabilities", 60)
-    assert verdict.decision is Decision.RELATED  # nothing dates the key
+    assert verdict.fits
+    assert (verdict.decision, verdict.caveats[0]) == (Decision.UNDECIDED, SAME)  # it answers as the very model of the key
     assert any("softmax was applied" in caveat for caveat in verdict.caveats)
 
 
@@ -240,8 +242,8 @@ def test_without_the_packages_one_sentence_names_the_extra(onnx_file, ask, monke
 
 
 def test_the_shell_knows_the_door(onnx_file, key_file, capsys):
-    assert main(["verify", str(onnx_file()), "--key", str(key_file)]) == 1
-    assert "RELATED (weak evidence)" in capsys.readouterr().out
+    assert main(["verify", str(onnx_file()), "--key", str(key_file)]) == 3
+    assert "The suspect is the very model that the key names" in " ".join(capsys.readouterr().out.split())
     assert main(["verify", str(onnx_file(external)), "--key", str(key_file)]) == 5
     assert "Traceback" not in capsys.readouterr().err
 

@@ -106,11 +106,11 @@ class RankedTrigger(TriggerMethod):
         own, of, order = int(key.fact(float, "draws", "own")), key.tensor("asked_of"), key.tensor("asked_secret")
         material = {str(name): key.tensor(str(name)) for name in key.fact(list, "material")}
         digest = committed_digest(self.card.name, self.variant, key.fact(str, "draws", "source"), self.settings(), material)
-        secrets = [secret_of(key.tensors), *other_secrets(digest, len(order) - 1)]
-        if digest != key.fact(str, "draws", "digest") or sorted(order.tolist()) != list(range(len(secrets))) or int(order[own]) != 0:
+        owners = [secret_of(key.tensors), *other_secrets(digest, len(order) - 1)]
+        if digest != key.fact(str, "draws", "digest") or sorted(order.tolist()) != list(range(len(owners))) or int(order[own]) != 0:
             return doubt
         pixels, labels = key.tensor("asked"), key.tensor("asked_labels")
-        blocks = ((secrets[number], of == place) for place, number in enumerate(order.tolist()))
+        blocks = ((owners[number], of == place) for place, number in enumerate(order.tolist()))
         return () if all(self._fits(secret, pixels[mine], labels[mine], key) for secret, mine in blocks) else doubt
 
     def probes(self, key: Key) -> Tensor:
