@@ -14,6 +14,7 @@ from modelward.audit import judge
 from modelward.audit.functions import ask_function
 from modelward.cli.main import main
 from modelward.cli.service_options import asking_of, parse_rate
+from modelward.core.deciding import SAME
 from modelward.core.errors import FormatError, InputError, UsageError
 from modelward.core.verdict import Decision
 from modelward.io.endpoint_headers import read_headers
@@ -101,7 +102,10 @@ def test_the_verdict_tells_how_the_answers_were(here: Path, key: Any, function: 
     del here
     verdict = judge(f"answering:{function}", key)
     assert (verdict.access, verdict.queries) == (access, 64)
-    assert verdict.decision is Decision.RELATED  # nothing dates the key; classes in another place hide nothing from correlations
+    assert verdict.fits
+    same = function != "moody"  # who answers as the very model of the key shows nothing of whose it is
+    assert verdict.decision is (Decision.UNDECIDED if same else Decision.RELATED)
+    assert (verdict.caveats[0] == SAME) is same
     told = " ".join(verdict.caveats)
     assert (word in told) if word else ("softmax" not in told and "rounded" not in told and "twice" not in told)
 
@@ -134,7 +138,8 @@ def run(capsys: Any, *words: Any) -> tuple[int, str, str]:
 def test_the_shell_names_a_function(here: Path, key_file: Path, capsys: Any) -> None:
     code, out, _ = run(capsys, "verify", "--suspect", "answering:labels", "--key", key_file, "--json")
     document = json.loads(out)
-    assert (code, document["suspect"], document["queries"], document["access"]) == (1, "answering:labels", 64, "label")
+    assert (code, document["suspect"], document["queries"], document["access"]) == (3, "answering:labels", 64, "label")
+    assert document["caveats"][0] == SAME
     assert run(capsys, "verify", "--suspect", "answering:broken", "--key", key_file)[0] == 2
     assert run(capsys, "verify", "--key", key_file)[0] == 4
     assert run(capsys, "verify", "victim.safetensors", "--suspect", "answering:labels", "--key", key_file)[0] == 4
@@ -159,14 +164,14 @@ def test_the_shell_asks_a_service(service: Any, key_file: Path, truth: Any, caps
     service.answer = answer
     given = ("--header-file", tmp_path / "token", "--resume", tmp_path / "asked", "--batch", 20, "--rate", "1000/s", "--budget", 62)
     code, out, err = run(capsys, "verify", f"{service.url}?version=3", "--key", key_file, *given)
-    assert (code, service.headers[0]["Authorization"]) == (1, f"Bearer {canary}")
+    assert (code, service.headers[0]["Authorization"]) == (3, f"Bearer {canary}")  # it answers as the model of the key
     words = " ".join(out.split())
     assert "62 images, access: probabilities" in words
     assert "images that were asked twice" in words  # this server answers by order, not by image
     assert "version=3" not in out
     assert canary not in out + err + (tmp_path / "asked").read_bytes().decode(errors="replace")
     before = len(service.requests)
-    assert run(capsys, "verify", f"{service.url}?version=3", "--key", key_file, *given)[0] == 1
+    assert run(capsys, "verify", f"{service.url}?version=3", "--key", key_file, *given)[0] == 3
     assert len(service.requests) == before
     assert run(capsys, "verify", service.url, "--key", key_file, "--budget", 59)[0] == 4
     service.answer = lambda *_: (302, {"Location": "http://elsewhere.example/"}, b"")

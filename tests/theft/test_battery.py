@@ -102,15 +102,16 @@ def test_a_mark_that_the_last_layer_alone_holds_is_broken_by_a_new_last_layer(vi
 
 def test_a_stranger_stays_a_stranger_whatever_is_done_to_him(original, kin, hard, train_net, make_blobs) -> None:  # type: ignore[no-untyped-def]
     arch, method = "mlp:width=24", SACJC(count=60)
-    stranger = train_net(arch, hard.attacker, 2)
+    strangers = [train_net(arch, hard.attacker, seed) for seed in (2, 3, 4)]
     _, key = method.protect(original, hard.probes, siblings=kin, rng=generator(0))
     assert method.verify(Suspect.of_model(stolen(FTLL(epochs=2, lr=0.02), original, hard.attacker, 9).model), key).found
-    accused = []
-    for spec in battery(arch, profile="smoke"):
-        theft = find(spec.method).configured(spec.fields)
+    accused: list[list[str]] = [[] for _ in strangers]
+    for number, spec in enumerate(battery(arch, profile="smoke")):
+        theft, who = find(spec.method).configured(spec.fields), number % len(strangers)
         assert isinstance(theft, TheftMethod)
-        view = AttackerView.of_model(stranger, make_blobs(128, 15, noise=90), labels=spec.labels, arch=spec.arch)
+        view = AttackerView.of_model(strangers[who], make_blobs(128, 15, noise=90), labels=spec.labels, arch=spec.arch)
         made = theft.steal(view, rng=generator(1)).model
         assert isinstance(made, Net | Assembly)
-        accused += [spec.method] if method.verify(Suspect.of_model(made), key).found else []
-    assert len(accused) <= 2, accused  # of 39: one stranger in many dresses
+        accused[who] += [spec.method] if method.verify(Suspect.of_model(made), key).found else []
+    # each stranger is accused in one case of twenty, and then in many of his dresses: two of three would be one case in a hundred
+    assert sum(len(dresses) > 1 for dresses in accused) <= 1, accused

@@ -155,7 +155,7 @@ class OwnershipMethod(VariantMethod, ABC):
         try:
             found = self._judge(observed, key) if "draws" in key.facts else Finding(math.nan, "not computed", doubts=(OLD,))
             standing = self._standing(observed, key, commitment, shown=shown)
-        except UNFIT as error:
+        except (*UNFIT, UsageError) as error:
             message = f"the arrays in this {key.method} key, or the answers to it, do not fit together ({type(error).__name__}): {REMEDY}"
             raise FormatError(message) from error
         return decide(replace(found, notes=(*observed.notes, *found.notes)), standing)
@@ -246,10 +246,10 @@ class OwnershipMethod(VariantMethod, ABC):
 
 
 def _require_sound(key: Key) -> None:
-    """Raise `FormatError` for a key with an array that is one number, empty, or holds what is no number."""
+    """Raise `FormatError` for a key with an array that is one number, or holds what is no number."""
     for name, tensor in key.tensors.items():
-        if not tensor.ndim or not tensor.numel() or (tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())):
-            message = f"the array {name!r:.60} of this {key.method} key is empty, a single number, or holds what is no number: {REMEDY}"
+        if not tensor.ndim or (tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())):
+            message = f"the array {name!r:.60} of this {key.method} key is a single number, or holds what is no number: {REMEDY}"
             raise FormatError(message)
 
 
