@@ -86,11 +86,11 @@ class _Desk:
 
     def __init__(self, method: MarkMethod, key: Key, test: ImageSet, secret: bytes, job: Job) -> None:
         self.method, self.key, self.test, self.job = method, key, test, job
-        stamped = getattr(method, "stamped", None)
+        unseen = getattr(method, "unseen", None)
         self.unseen = None
         where = test.labels == int(key.facts.get("source", -1))
-        if stamped is not None and getattr(method, "kind", "") != "unrelated" and bool(where.any()):
-            self.unseen = stamped(test.pixels[where], derive(secret, method.card.name, method.user))
+        if unseen is not None and getattr(method, "kind", "") != "unrelated" and bool(where.any()):
+            self.unseen = unseen(test.pixels[where], key, derive(secret, method.card.name, method.user))
 
     def row(self, what: str, model: nn.Module, *, key: Key | None = None, parent: nn.Module | None = None) -> Row:
         """Return the statistic of one model, with its accuracy, its verdict, and the hits on images that no key holds."""

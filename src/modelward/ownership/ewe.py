@@ -182,6 +182,10 @@ class EWE(RankedTrigger):
         """Return images (N, C, H, W), uint8, under the stamp that ``secret`` gives, with its corner at ``place``."""
         return stamp(pixels, self._patch(pixels.shape[1], secret), top=place[0], left=place[1], opacity=self.opacity)
 
+    def unseen(self, pixels: Tensor, key: Key, secret: bytes) -> Tensor:
+        """Return images (N, C, H, W), uint8, that ``key`` does not hold, under the stamp of its owner: what a mark does to all others."""
+        return self.stamped(pixels, secret, corner(key.fact(list, "place"), self.side, pixels))
+
     def _draw(self, model: nn.Module, data: ImageSet, *, secret: bytes, rng: torch.Generator) -> Mark:
         del rng
         return self._among_others(model, data, self._material(model, data, secret, self.count), secret)

@@ -224,3 +224,8 @@ class Zhang(RankedTrigger):
             tuple(Attack(name, {}, "true") for name in ("gan-removal", "neural-cleanse", "laundering")) if self.kind == "content" else ()
         )
         return (*search, *super().adaptive_attacks())
+
+    def unseen(self, pixels: Tensor, key: Key, secret: bytes) -> Tensor:
+        """Return images (N, C, H, W), uint8, that ``key`` does not hold, under the stamp of its owner: what a mark does to all others."""
+        del key  # the secret tells where the stamp lies
+        return self.stamped(pixels, secret)
