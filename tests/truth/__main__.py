@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.truth.judging import guard, kept, named, rate
+from tests.truth.judging import guard, kept, named, rate, starts, together
 from tests.truth.marking import MARKS, forged, marked
 from tests.truth.orders import orders
 from tests.truth.simulation import CASES, simulate
@@ -27,6 +27,8 @@ def _fingerprints(known: dict[str, Scene], folder: Path) -> Iterator[tuple[str, 
         for method in ("sac-jc", "sac", "unit-order", "unit-match", *(["weight-distance"] if scene.start == "base" else [])):
             yield f"named {name} {method}", partial(named, scene, method, folder)
     yield "guard foreign", partial(guard, known["foreign"], folder)
+    yield "starts base", partial(starts, known["base"], known["foreign"], folder)
+    yield "together foreign", partial(together, known["foreign"], folder)
     yield "orders foreign", partial(orders, known["foreign"], folder)
     for name in ("foreign", "ours"):
         for method in ("sac-jc", "sac", "unit-match"):

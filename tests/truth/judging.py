@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tests.foreign.suspects import Suspected
-from tests.truth.worlds import Scene
+from tests.truth.worlds import Scene, base_of
 from torch import nn
 
 from modelward.core.commitment import Commitment
@@ -20,8 +20,11 @@ from modelward.core.key import Key
 from modelward.core.rng import generator
 from modelward.core.siblings import EXTRACTED, Siblings, TuningThief
 from modelward.core.suspect import Access, Suspect
+from modelward.evaluation.sibling_starts import SAME_START
+from modelward.marking.unit_orders import same_start_p
 from modelward.ownership import CAE, SAC, SACJC, InFIP, IPGuard, UnitMatch, UnitOrder, WeightDistance
 
+BEGINNERS = 6
 ACCEPTED = Commitment("00" * 32, "rfc3161", "2026-01-01T00:00:00Z", "an authority that the checker trusts", seen="2026-06-01")
 FINGERPRINTS: dict[str, OwnershipMethod] = {
     "sac-jc": SACJC(), "sac": SAC(), "ipguard": IPGuard(), "cae": CAE(surrogates=3), "infip": InFIP(), "unit-order": UnitOrder(),
@@ -62,10 +65,10 @@ class Family:
         )  # fmt: skip
 
 
-def row(method: OwnershipMethod, key: Key, model: nn.Module, access: Access) -> dict[str, Any]:
+def row(method: OwnershipMethod, key: Key, model: nn.Module, access: Access, commitment: Commitment = ACCEPTED) -> dict[str, Any]:
     """Return one verdict; a suspect that cannot be read is said to be so."""
     try:
-        found = method.verify(Suspect.of_model(model, access=access), key, commitment=ACCEPTED)
+        found = method.verify(Suspect.of_model(model, access=access), key, commitment=commitment)
     except InputError as error:
         return {"decision": "unreadable", "why": str(error)[:120]}
     told: dict[str, Any] = {"decision": found.decision.value, "p": None if found.p_value is None else round(found.p_value, 6)}
@@ -89,6 +92,40 @@ def named(scene: Scene, name: str, folder: Path) -> dict[str, Any]:
     every = [(one, one.model(folder)) for one in (*scene.strangers(), *scene.thieves(folder))]
     return {"method": name, "start": scene.start, "protect_seconds": round(spent, 1), "thieves_tried": key.facts["draws"].get("thieves"),
             "rows": verdicts(method, key, every)}  # fmt: skip
+
+
+TOGETHER = ("sac-jc", "sac", "ipguard", "unit-order", "unit-match")
+"""Keys that one commitment names, the one that decides alone first."""
+
+
+def together(scene: Scene, folder: Path) -> dict[str, Any]:
+    """Return what an owner with all keys says: the first decides, another one where its p times their number is small enough."""
+    family, model = Family.of(scene, folder), scene.world.owner.model(folder)
+    keys = [
+        (FINGERPRINTS[name], FINGERPRINTS[name].protect(model, scene.pool, siblings=family.given(scene), rng=generator(11))[1])
+        for name in TOGETHER
+    ]
+    rows = []
+    for one in (*scene.strangers(), *scene.thieves(folder)):
+        suspect = one.model(folder)
+        told = [
+            row(method, key, suspect, levels(method)[0], replace(ACCEPTED, place=place, count=len(keys)))
+            for place, (method, key) in enumerate(keys)
+        ]
+        claimed = [name for name, found in zip(TOGETHER, told, strict=True) if found["decision"] in {"stolen", "related"}]
+        decision = "stolen" if claimed else told[0]["decision"]
+        rows.append({"kind": one.kind, "name": one.name, "had": one.had, "access": "weights", "decision": decision, "by": claimed})
+    return {"method": f"all {len(TOGETHER)} keys", "rows": rows}
+
+
+def starts(scene: Scene, innocent: Scene, folder: Path) -> dict[str, Any]:
+    """Return whether an owner who began at a public network and says ``--base none`` is refused, and one who tells the truth is not."""
+    base, found = base_of(folder), []
+    for told, asked in (("began at the public network", scene), ("drew the initial weights", innocent)):
+        for one in asked.siblings()[:BEGINNERS]:
+            p = same_start_p(one.model(folder), base, rng=generator(0))
+            found.append({"kind": told, "name": one.name, "p": p, "refused": p <= SAME_START})
+    return {"rows": found}
 
 
 def rate(scene: Scene, name: str, folder: Path) -> dict[str, Any]:

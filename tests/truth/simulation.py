@@ -58,8 +58,8 @@ SUSPECTS: dict[str, Callable[[list[Tensor], torch.Generator], list[Tensor]]] = {
 CONTINUOUS = ("independent", "scaled down", "over-confident", "nothing shared")
 
 
-def once(method: OwnershipMethod, levels: tuple[Access, ...], m: int, seed: int) -> dict[tuple[str, str], float]:
-    """Return the p-value of every suspect of one owner, by kind and way of asking."""
+def once(method: OwnershipMethod, levels: tuple[Access, ...], m: int, seed: int, kind: str) -> dict[str, float]:
+    """Return the p-values of one suspect of one owner by the way of asking."""
     rng = generator(seed)
     pixels = torch.randint(0, 256, (IMAGES, *SHAPE), generator=rng, dtype=torch.uint8)
     images = ImageSet(pixels, torch.randint(0, CLASSES, (IMAGES,), generator=rng), tuple("abcd"), "noise")
@@ -67,26 +67,26 @@ def once(method: OwnershipMethod, levels: tuple[Access, ...], m: int, seed: int)
     owner, *others = (net(_drawn(shared, rng)) for _ in range(m + 3))
     family = Siblings(models=tuple(others[:m]), start="none" if method.card.name != "weight-distance" else "base", tuning=tuple(others[m:]))
     _, key = method.protect(owner, images, siblings=family, rng=generator(derive_seed(seed, "enrol")))
-    found = {}
-    for kind, make in SUSPECTS.items():
-        suspect = net(make(shared, rng))
-        for access in levels:
-            p = method.verify(Suspect.of_model(suspect, access=access), key).p_value
-            found[kind, access.value] = 1.0 if p is None else p
-    return found
+    suspect = net(SUSPECTS[kind](shared, rng))
+    told = {access: method.verify(Suspect.of_model(suspect, access=access), key).p_value for access in levels}
+    return {access.value: 1.0 if p is None else p for access, p in told.items()}
 
 
 def simulate(name: str, m: int, *, first: int = 0, repetitions: int) -> dict[str, Any]:
-    """Return how often p was at most .05, by kind of suspect and way of asking; an owner whose key could not be made is counted beside."""
+    """Return how often p was at most .05, by kind of suspect (they take turns) and way of asking; an owner whose key could not be made is counted beside."""
     assert m in DRAWS
     method, levels, _ = CASES[name]
-    found, refused = dict[str, int](), 0
+    drawn, claimed, refused = dict[str, int](), dict[str, int](), 0
+    kinds = tuple(SUSPECTS)
     for number in range(first, first + repetitions):
+        kind = kinds[number % len(kinds)]
         try:
-            drawn = once(method, levels, m, derive_seed("simulation", name, m, number))
+            told = once(method, levels, m, derive_seed("simulation", name, m, number), kind)
         except InputError:
             refused += 1
             continue
-        for (kind, access), p in drawn.items():
-            found[f"{kind}, {access}"] = found.get(f"{kind}, {access}", 0) + (p <= ALPHA + 1e-12)
-    return {"method": name, "m": m, "n": repetitions - refused, "refused": refused, "claimed": found}
+        for access, p in told.items():
+            what = f"{kind}, {access}"
+            drawn[what] = drawn.get(what, 0) + 1
+            claimed[what] = claimed.get(what, 0) + (p <= ALPHA + 1e-12)
+    return {"method": name, "m": m, "refused": refused, "drawn": drawn, "claimed": claimed}

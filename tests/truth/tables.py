@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import math
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,32 +101,59 @@ def guarded(part: Mapping[str, Any]) -> Iterator[Row]:
                **({"ci_low": bounds.low, "ci_high": bounds.high} if bounds else {})}  # fmt: skip
 
 
+def begun(part: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield how many owners who say ``--base none`` are refused."""
+    for (kind,), rows in _grouped(part["rows"], "kind"):
+        hits = sum(one["refused"] for one in rows)
+        bounds = clopper_pearson(hits, len(rows))
+        yield {"table": "starts", "recipe": kind, "found": hits, "n": len(rows), "value": hits / len(rows), "p": [one["p"] for one in rows],
+               "ci_low": bounds.low, "ci_high": bounds.high}  # fmt: skip
+
+
 def simulated(parts: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
-    """Yield how often p was at most .05 in all chunks of a simulation, and what it may be."""
+    """Yield how often p was at most .05 in all chunks of a simulation, by suspect and for all, and what it may be."""
     for (method, m), chunks in _grouped(parts, "method", "m"):
-        n = sum(one["n"] for one in chunks)
-        spare = 3 * math.sqrt(ALPHA * (1 - ALPHA) / max(1, n))
-        for kind in chunks[0]["claimed"]:
-            hits = sum(one["claimed"][kind] for one in chunks)
-            bounds = clopper_pearson(hits, n)
+        drawn, claimed = (Counter[str]() for _ in range(2))
+        for one in chunks:
+            for what, n in one["drawn"].items():
+                for name in (what, f"all, {what.split(', ')[1]}"):
+                    drawn[name] += n
+                    claimed[name] += one["claimed"][what]
+        for what, n in sorted(drawn.items()):
+            spare, bounds = 3 * math.sqrt(ALPHA * (1 - ALPHA) / n), clopper_pearson(claimed[what], n)
             yield {
-                "table": "simulation", "method": method, "m": m, "suspect": kind, "found": hits, "n": n, "refused": sum(one["refused"] for one in chunks),
-                "value": hits / n, "ci_low": bounds.low, "ci_high": bounds.high, "most": ALPHA + spare, "least": ALPHA - spare,
+                "table": "simulation", "owner": "drawn", "method": method, "m": m, "suspect": what, "found": claimed[what], "n": n,
+                "refused": sum(one["refused"] for one in chunks), "value": claimed[what] / n, "ci_low": bounds.low, "ci_high": bounds.high,
+                "most": ALPHA + spare, "least": ALPHA - spare,
             }  # fmt: skip
 
 
-def everything(folder: Path) -> list[Row]:
+def everything(folder: Path, earlier: Sequence[Row] = ()) -> list[Row]:
+    """Return the rows of all parts that are done in a folder, and the ``earlier`` ones of parts that it does not have."""
+    fresh = _measured(folder)
+    made = {_part(row) for row in fresh}
+    return sorted([*(row for row in earlier if _part(row) not in made), *fresh], key=lambda row: str(_part(row)))
+
+
+def _part(row: Row) -> tuple[Any, ...]:
+    """Return what is measured in one go."""
+    return tuple(str(row.get(name, "")) for name in ("table", "owner", "recipe", "method", "m"))
+
+
+def _measured(folder: Path) -> list[Row]:
     """Return the rows of all parts that are done."""
     parts = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "rows").glob("*.json"))}
     rows: list[Row] = []
     for stem, part in parts.items():
         kind, owner = stem.split("-")[:2]
-        if kind in {"named", "marked"} and part["rows"]:
+        if kind in {"named", "marked", "together"} and part["rows"]:
             rows += named(part, owner)
         elif kind == "rate":
             rows += rates(part, owner)
         elif kind == "guard":
             rows += guarded(part)
+        elif kind == "starts":
+            rows += begun(part)
         elif kind == "forged":
             sums = {name: sum(one[key] for one in part["rows"]) for name, key in (("n", "tried"), ("fits", "fits"), ("found", "stolen"))}
             rows.append({"table": "forged", "method": part["method"], "models": len(part["rows"]), **sums, "why": part.get("why", "")})
@@ -152,7 +179,7 @@ def _share(row: Mapping[str, Any]) -> str:
 def tables(rows: Sequence[Row]) -> list[Table]:
     """Return the tables of the page."""
     of = {name: [row for row in rows if row["table"] == name] for name in ("rate over owners", "strangers", "strangers by kind", "thieves", "guard",
-                                                                              "simulation", "forged", "orders")}  # fmt: skip
+                                                                              "simulation", "forged", "orders", "starts")}  # fmt: skip
     made: list[Table] = [(
         "Rate over owners: the mean share of strangers that an owner accuses (goal: at most .08, lower limit at most .05)",
         ["recipe", "method", "asked for", "owners", "strangers", "share accused [95 %]", "owners without a decision"],
@@ -168,6 +195,9 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     ), (
         "Guard: owners that are refused (goal: at least 19 of 20 of another recipe, at most 2 of 20 of the siblings' own)",
         ["owner's recipe", "refused"], [[r["recipe"], _cell(r)] for r in of["guard"]],
+    ), (
+        "`--base none`: owners whose word is refused (goal: all who began at the public network)",
+        ["the owner's training", "refused", "largest p"], [[r["recipe"], _cell(r), f"{max(r['p']):.4f}"] for r in of["starts"]],
     ), (
         "unit-order on nets of one shape", ["both nets", "found", "undecided", "unreadable"],
         [[r["change"], _cell(r), r["undecided"], r["unreadable"]] for r in of["orders"]],
@@ -186,21 +216,25 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     return [table for table in made if table[2]]
 
 
-def document(folder: Path) -> dict[str, Any]:
-    """Return the results document."""
-    rows = everything(folder)
+def document(folder: Path, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the results document; what ``folder`` has no rows of is taken over from the document ``before``."""
+    before = before or {"rows": (), "seconds": 0.0}
+    rows = everything(folder, before["rows"])
+    spent = {path.stem: json.loads(path.read_text())["seconds"] for path in sorted((folder / "rows").glob("*.json"))}
+    spent = {**before.get("spent", {"before": before["seconds"]}), **spent}
     paragraphs = [WHO, WHEN, "No statistic was chosen on these owners: that was done on three others, of another cut (decision 0018)."]
-    seconds = sum(json.loads(path.read_text())["seconds"] for path in (folder / "rows").glob("*.json"))
     return {
         "schema": "modelward/results", "version": 1, "name": "truth", "title": "Does a verdict hold?", "paragraphs": paragraphs,
-        "tables": tables(rows), "rows": rows, "command": COMMAND, "seconds": seconds, "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "tables": tables(rows), "rows": rows, "command": COMMAND,
+        "seconds": round(sum(spent.values()), 1), "spent": spent, "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "environment": {"modelward": __version__, **environment()},
     }  # fmt: skip
 
 
 def main(folder: Path, out: Path) -> None:
     """Write the document and its page."""
-    made = document(folder)
+    before = out / "truth.json"
+    made = document(folder, json.loads(before.read_text(encoding="utf-8")) if before.exists() else None)
     out.mkdir(parents=True, exist_ok=True)
     (out / "truth.md").write_text(markdown(made), encoding="utf-8")
     (out / "truth.json").write_text(pretty_json(made), encoding="utf-8")

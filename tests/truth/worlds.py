@@ -13,6 +13,7 @@ import torch
 from tests.foreign.loop import Script
 from tests.foreign.ours import OurScript, our_lenet
 from tests.foreign.suspects import Suspected, World, strangers, thieves
+from torch import nn
 
 from modelward.core.images import ImageSet
 from modelward.core.rng import derive_seed, generator
@@ -113,11 +114,16 @@ def _cut(name: str, count: int, pool: int, seed: int) -> list[ImageSet]:
 LONGER, SHORTER, OTHER, MOVED = {"epochs": 40}, {"epochs": 4}, {"optimiser": "sgd", "rate": 0.005}, {"moved": True}
 
 
+def base_of(folder: Path) -> nn.Module:
+    """Return the public network that one owner and many strangers begin at; it is trained here when it is not in ``folder``."""
+    first = _cut("fashion-mini", 2000, 1000, 7)[2]
+    return Suspected("base", "base", "nothing", Script(net="lenet"), first, 71).model(folder)
+
+
 def scenes(folder: Path) -> dict[str, Scene]:
     """Return the scenes by name; the public base is trained here when it is not in ``folder``."""
-    mine, theirs, first, pool, test = _cut("fashion-mini", 2000, 1000, 7)
-    script = Script(net="lenet")
-    base = Suspected("base", "base", "nothing", script, first, 71).model(folder).state_dict()
+    mine, theirs, _, pool, test = _cut("fashion-mini", 2000, 1000, 7)
+    script, base = Script(net="lenet"), base_of(folder).state_dict()
     foreign = World("truth foreign", script, mine, theirs, seed=1001)
     ours = World("truth ours", OurScript(), mine, theirs, seed=1002, strangers_by=Script(net=our_lenet))
     based = World("truth base", Script(net="lenet", epochs=8, start=None), mine, theirs, seed=1003, base=base)

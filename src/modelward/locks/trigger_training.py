@@ -17,6 +17,7 @@ from modelward.imaging.quantise import straight_through_8bit, to_float, to_uint8
 from modelward.locks.trigger_kit import Kit
 from modelward.training import Recipe, fit
 from modelward.training.batches import augmented, train_mode
+from modelward.training.layout import laid_out, layout
 
 CLIP, RAMP = 1.0, 0.3
 
@@ -56,10 +57,10 @@ class Joint:
         recipe = Recipe(
             epochs=plan.epochs, batch=plan.batch, lr=plan.lr, momentum=0.9, optimizer="adam", weight_decay=0.0, precision=plan.precision
         )
-        self.bf16 = recipe.autocasts(self.model)
+        self.bf16, self.layout = recipe.autocasts(self.model), layout(self.model)
         mine, theirs = recipe.make_optimizer(self.model.parameters()), torch.optim.Adam(self.kit.modules().parameters(), lr=plan.trigger_lr)
         for part in (self.model, self.kit.modules()):
-            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            part.to(memory_format=self.layout)  # type: ignore[call-overload]
         train_mode(self.model)
         for epoch in range(plan.warm + plan.epochs):
             total = torch.zeros(4)
@@ -113,7 +114,7 @@ class Joint:
         plan, words = self.plan, self.kit.words(len(x), self.rng)
         drawn, residual = self.kit.draw(x, words)
         negatives = self._negatives(x, residual)
-        logits = self.model(torch.cat([drawn, x, *negatives]).contiguous(memory_format=torch.channels_last)).float()
+        logits = self.model(laid_out(torch.cat([drawn, x, *negatives]), self.layout)).float()
         right, clean, rest = logits.split([len(x), len(x), len(logits) - 2 * len(x)])
         late = min(1.0, done / RAMP)
         ordinary, chosen = rest.split([len(negatives[0]) + len(negatives[1]), len(rest) - len(negatives[0]) - len(negatives[1])])

@@ -1,4 +1,4 @@
-"""One loop for every network: channels_last, bf16 where it pays, schedules, mixing, averaging, early stop, resumable bit for bit."""
+"""One loop for every network: channels last, bf16 where it pays, schedules, mixing, averaging, early stop, resumable bit for bit."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from modelward.training.average import Average
 from modelward.training.batches import augmented, joined, train_mode
 from modelward.training.checkpoint import Checkpoint
 from modelward.training.extras import Extras
+from modelward.training.layout import laid_out, layout
 from modelward.training.ranks import Ranks
 from modelward.training.recipe import Recipe
 from modelward.training.synchronised import synchronised
@@ -138,7 +139,8 @@ class _Run:
     """The moving parts of one training run."""
 
     def __init__(self, model: nn.Module, recipe: Recipe, *, seed: int, steps: int, adversary: Adversary | None, extras: Extras) -> None:
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layout = layout(model)
+        self.model = model.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.device = device_of(model)
         self.ranks = Ranks.now(self.device)
         self.recipe, self.seed, self.steps, self.adversary = recipe, self.ranks.agreed_seed(seed), steps, adversary
@@ -191,7 +193,7 @@ class _Run:
             x, y = mixed
         if self.extras.companions is not None:
             x, y = joined(x, y, *self.extras.companions(rng))
-        return x.contiguous(memory_format=torch.channels_last), y
+        return laid_out(x, self.layout), y
 
     def _attacked(self, x: Tensor, y: Tensor, rng: torch.Generator, adversary: Adversary) -> Tensor:
         """Return the batch under the adversary, of which every process attacks its share."""
