@@ -76,6 +76,7 @@ def test_answers_of_a_service(modelward, key, suspects, tmp_path, answer):
         assert found.code in codes, (answer, name, found.out, found.err)
 
 
+@pytest.mark.slow
 def test_an_audit_writes_its_report_and_computes_nothing_the_second_time(modelward, tmp_path):
     dry = modelward("audit", "--profile", "smoke", "--dry-run")
     assert dry.code == 0
@@ -98,6 +99,7 @@ def test_an_audit_writes_its_report_and_computes_nothing_the_second_time(modelwa
     assert "smoke" in page
 
 
+@pytest.mark.slow
 def test_a_smoke_reproduction_says_that_it_is_no_evidence(modelward, tmp_path):
     found = modelward("reproduce", "sac-jc", "--profile", "smoke", "--jobs", 1, "--out", tmp_path)
     assert found.code == 0, found.err

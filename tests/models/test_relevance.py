@@ -146,6 +146,63 @@ def test_branches_sums_and_functions_are_followed(rule: str, x: Tensor) -> None:
     assert net.training
 
 
+class ByHand(nn.Module):
+    """A network that shifts and scales its images in its own forward pass, by a buffer and by a number."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.body = copy.deepcopy(net.body)
+        self.register_buffer("middle", net.mean.clone())
+        self.scale = (1 / net.std).flatten().tolist()[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        return self.body((x - self.middle) * self.scale)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_done_to_pixels_by_hand_is_as_what_a_net_does_to_them(rule: str, x: Tensor) -> None:
+    net = net_for("cnn:width=4", bias=True)
+    net.std.fill_(0.25)
+    classes, _ = explained(net, x)
+    expected = Relevance(net).maps(x, classes, rule=rule)
+    assert torch.allclose(Relevance(ByHand(net)).maps(x, classes, rule=rule), expected, rtol=1e-4, atol=1e-6)
+
+
+class Shifted(nn.Module):
+    """A network that shifts and scales hidden units, and leaves its pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6, bias=False), nn.Linear(6, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        return self.b(2 * self.a(x.flatten(1)).relu() + 1)
+
+
+class Divided(Shifted):
+    """A network that divides by a hidden unit."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        return self.b(1 / (1 + self.a(x.flatten(1)).relu()))
+
+
+def test_what_is_added_to_a_hidden_unit_takes_its_share_by_the_epsilon_rule_alone() -> None:
+    net, x = Shifted().eval(), torch.rand(5, 1, 2, 2, generator=generator(1))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.uniform_(0.1, 1, generator=generator(2))
+        hidden = 2 * net.a(x.flatten(1))
+        expected = (hidden * net.b.weight[0]).sum(1)
+    classes = torch.zeros(5, dtype=torch.int64)
+    own = Relevance(net).maps(x, classes, rule="epsilon").flatten(1).sum(1)
+    assert torch.allclose(own, expected, rtol=1e-3)
+    all_of_it = Relevance(net).maps(x, classes, rule="alpha1-beta0").flatten(1).sum(1)
+    assert torch.allclose(all_of_it, explained(net, x)[1] * 0 + net(x)[:, 0], rtol=1e-3)
+
+
 class Gated(Branches):
     """A network with a product of two activations."""
 
@@ -156,7 +213,12 @@ class Gated(Branches):
 
 
 @pytest.mark.parametrize(
-    ("net", "words"), [(Gated(), r"'mul' \(mul\)"), (build("vit-tiny", classes=5, rng=generator(0)), r"'tokens' \(Tokens\)")]
+    ("net", "words"),
+    [
+        (Gated(), r"'mul' \(mul\)"),
+        (Divided(), r"'truediv' \(truediv\)"),
+        (build("vit-tiny", classes=5, rng=generator(0)), r"'tokens' \(Tokens\)"),
+    ],
 )
 def test_a_node_without_a_rule_is_named(net: nn.Module, words: str) -> None:
     with pytest.raises(InputError, match=f"no relevance rule is known for {words}"):

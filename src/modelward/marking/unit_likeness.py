@@ -52,12 +52,17 @@ class _Term:
         axes = [orders[axis] for axis in (self.place.rows, self.place.columns) if axis is not None]
         if len(axes) == 1:
             return self.source[axes[0], torch.arange(axes[0].shape[1])].sum(1) * self.weight
-        rows, columns = axes
-        index = rows[:, self.pairs // self.wide] * self.wide + columns[:, self.pairs % self.wide]
+        index = self._index(*axes)
         if self.other is None:
-            return self.source.view(-1)[index * self.source.shape[1] + self.pairs].sum(1) * self.weight
+            return self.source.view(-1)[index * self.source.shape[1] + self.pairs].sum(1, dtype=torch.float64) * self.weight
         entries = self.source.index_select(0, index.view(-1)).view(len(index), -1)
         return (entries @ self.other.view(-1)).double() * self.weight
+
+    def _index(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return which pair of units comes to each of ``pairs``, (draws, P)."""
+        if len(self.pairs) == rows.shape[1] * columns.shape[1]:  # all of them, in their order
+            return (rows[:, :, None] * self.wide + columns[:, None, :]).flatten(1)
+        return rows[:, self.pairs // self.wide] * self.wide + columns[:, self.pairs % self.wide]
 
 
 def _rows(tensor: Tensor) -> Tensor:

@@ -116,10 +116,10 @@ class Relevance:
         bounds = {self.input: ends}
         for step in self.steps:
             values[step.node] = step.apply(values)
-            if step.kind in {"move", "still"} and all(source in bounds for source in step.sources):
+            if step.kind in {"move", "still", "fixed"} and all(source in bounds for source in step.sources):
                 low, high = (step.apply({**values, **{s: bounds[s][end] for s in step.sources}}) for end in (0, 1))
                 if low.shape[1:] == values[step.node].shape[1:]:
-                    bounds[step.node] = (low, high)
+                    bounds[step.node] = (torch.minimum(low, high), torch.maximum(low, high))
         return values, bounds
 
     def _backward(
@@ -130,7 +130,7 @@ class Relevance:
         for step in reversed(self.steps):
             if step.node not in held:
                 continue
-            ends = bounds.get(step.sources[0]) if step.kind == "layer" else None
+            ends = bounds.get(step.sources[0]) if step.kind in {"layer", "fixed"} else None
             centred = self.contrast and step.kind == "layer" and step.node is self.output
             shares = step.share(held.pop(step.node), values, rule, ends, keep=keep, centred=centred)
             for source, share in zip(step.sources, shares, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,11 @@ MOVE_CALLS = (
 THROUGH_CALLS = (
     F.relu, torch.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.hardswish, F.elu, torch.tanh, torch.sigmoid, "relu", "relu_", "tanh", "sigmoid",
 )  # fmt: skip
+FIXED_CALLS = (
+    *SUMS, operator.sub, operator.isub, operator.mul, operator.imul, operator.truediv, operator.itruediv, torch.sub, torch.mul, torch.div,
+    "add", "sub", "mul", "div",
+)  # fmt: skip
+DIVISIONS = (operator.truediv, operator.itruediv, torch.div, "div")
 NUMBERS = ("size", "dim", getattr, len)
 STILL = (nn.Identity, nn.Dropout, nn.Dropout2d)
 STILL_CALLS = (F.dropout, F.dropout2d)
@@ -38,7 +44,8 @@ class Step:
     ----------
     kind
         ``layer``: weights; ``scale``: a batch normalisation of its own; ``through``: an activation; ``move``: every output is one input;
-        ``mean``, ``sum``: proportional; ``still``: does nothing; ``number``: no tensor with relevance.
+        ``mean``, ``sum``: proportional; ``fixed``: a number or a buffer is added or multiplied by; ``still``: does nothing; ``number``: no tensor
+        with relevance.
     """
 
     node: fx.Node
@@ -87,7 +94,8 @@ class Step:
               centred: bool = False) -> list[Tensor]:  # fmt: skip
         """Return the relevance of each source, given that of the node.
 
-        ``bounds``: of its input, where that is made of pixels alone; ``centred``: take the mean over the outputs off the weights first.
+        ``bounds``: of its input, where that is made of pixels alone, so that what is fixed only says in what units; ``centred``: take the mean
+        over the outputs off the weights first.
         """
         if self.kind in {"through", "still"}:
             return [relevance]
@@ -96,6 +104,10 @@ class Step:
             return [self._layer(relevance, inputs[0], rule, bounds, keep=keep, centred=centred)]
         if self.kind == "scale":
             return [self._scale(relevance, inputs[0], rule, keep=keep)]
+        if self.kind == "fixed":
+            return [
+                relevance if bounds is not None or rule.alpha is not None else self._fixed(relevance, inputs[0], values, rule, keep=keep)
+            ]
         if self.kind == "move":
             with torch.enable_grad():
                 leaves = [leaf(x) for x in inputs]
@@ -103,6 +115,11 @@ class Step:
         return proportional(
             lambda *leaves: self._again(values, leaves), self._parts(inputs, values, rule), relevance, eps=rule.eps, keep=keep
         )
+
+    def _fixed(self, relevance: Tensor, x: Tensor, values: Values, rule: Rule, *, keep: bool) -> Tensor:
+        """Share among input and what is added to it."""
+        shift = self._again(values, [torch.zeros_like(x)])
+        return proportional(lambda x: self._again(values, [x]) - shift, [x], relevance, eps=rule.eps, bias=shift, keep=keep)[0]
 
     def _parts(self, inputs: list[Tensor], values: Values, rule: Rule) -> list[Tensor]:
         """Return what of the inputs counts: all for epsilon; sizes for means, and for sums the terms that pull the way the sum goes."""
@@ -169,32 +186,60 @@ def plan(root: nn.Module, graph: fx.Graph) -> list[Step]:
         if node.op in {"placeholder", "output"}:
             continue
         carrying = tuple(source for source in node.all_input_nodes if source not in steps or steps[source].kind != "number")
-        step = steps[node] = _step(node, modules, carrying)
+        step = steps[node] = (
+            _step(node, modules, carrying) if node.op != "get_attr" else Step(node, "number", _kept(root, str(node.target)))
+        )
         before = steps.get(step.sources[0]) if step.kind == "scale" else None
         if before is not None and before.kind == "layer" and before.norm is None and len(before.node.users) == 1:
             before.norm, step.kind = step.norm, "still"
     return list(steps.values())
 
 
+def _is_fixed(node: fx.Node, sources: tuple[fx.Node, ...]) -> bool:
+    """Return whether one tensor is shifted or scaled by something that does not depend on it."""
+    if node.target not in FIXED_CALLS or len(sources) != 1 or node.args.count(sources[0]) != 1:
+        return False
+    return node.target not in DIVISIONS or node.args[0] is sources[0]
+
+
+def _kept(root: nn.Module, name: str) -> Callable[[], Tensor]:
+    """Return a call that gives a parameter or a buffer as it is then."""
+    return lambda: operator.attrgetter(name)(root)
+
+
 def _step(node: fx.Node, modules: dict[str, nn.Module], sources: tuple[fx.Node, ...]) -> Step:
     """Return one node's step."""
+    made = None
     if node.op == "call_module" and len(sources) == 1:
-        module = modules[str(node.target)]
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            return Step(node, "layer", layer=module, sources=sources)
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            return Step(node, "scale", norm=module, sources=sources)
-        for kind, types in (("still", STILL), ("mean", MEANS), ("move", MOVES), ("through", ELEMENTWISE)):
-            if isinstance(module, types):
-                return Step(node, kind, module, sources=sources)
+        made = _of_module(node, modules[str(node.target)], sources)
     elif node.op in {"call_function", "call_method"}:
-        call: Any = _method(str(node.target)) if node.op == "call_method" else node.target
-        if not sources or node.target in NUMBERS:
-            return Step(node, "number", call)
-        for kind, calls in (("still", STILL_CALLS), ("mean", MEAN_CALLS), ("move", MOVE_CALLS), ("through", THROUGH_CALLS), ("sum", SUMS)):
-            if node.target in calls:
-                return Step(node, kind, call, sources=sources)
-    raise InputError(_unknown(node, modules))
+        made = _of_call(node, sources)
+    if made is None:
+        raise InputError(_unknown(node, modules))
+    return made
+
+
+def _of_module(node: fx.Node, module: nn.Module, sources: tuple[fx.Node, ...]) -> Step | None:
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        return Step(node, "layer", layer=module, sources=sources)
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        return Step(node, "scale", norm=module, sources=sources)
+    for kind, types in (("still", STILL), ("mean", MEANS), ("move", MOVES), ("through", ELEMENTWISE)):
+        if isinstance(module, types):
+            return Step(node, kind, module, sources=sources)
+    return None
+
+
+def _of_call(node: fx.Node, sources: tuple[fx.Node, ...]) -> Step | None:
+    call: Any = _method(str(node.target)) if node.op == "call_method" else node.target
+    if not sources or node.target in NUMBERS:
+        return Step(node, "number", call)
+    if _is_fixed(node, sources):
+        return Step(node, "fixed", call, sources=sources)
+    for kind, calls in (("still", STILL_CALLS), ("mean", MEAN_CALLS), ("move", MOVE_CALLS), ("through", THROUGH_CALLS), ("sum", SUMS)):
+        if node.target in calls:
+            return Step(node, kind, call, sources=sources)
+    return None
 
 
 def _unknown(node: fx.Node, modules: dict[str, nn.Module]) -> str:
