@@ -20,7 +20,7 @@ from modelward.report.key_words import key_words
 from modelward.report.matrix import cell_of, csv_rows, held, leaders, summary
 from modelward.report.matrix_page import render_matrix, settings_tried, write_matrix
 from modelward.report.measures import METRICS, interval, passes, shown
-from modelward.report.pooling import pooled_measure
+from modelward.report.pooling import pooled_cell, pooled_measure
 
 FACTS: dict[str, Any] = {
     "title": "Matrix", "headline": "One.", "sentences": ["Two."], "command": "modelward matrix", "frozen": "ab" * 32, "modelward": "0",
@@ -286,3 +286,14 @@ def test_an_empty_cell_is_empty_in_the_table(state: str) -> None:
     lines = list(csv_rows(made))
     assert all(len(line) == len(lines[0]) for line in lines)
     assert ("" if state == "not tested" else state) in {cell for line in lines[1:] for cell in line}
+
+
+def test_undecided_thieves_are_counted_beside_those_that_are_found() -> None:
+    common = {"useful": True, "drop": 0.01, "accuracy": 0.8}
+    points = [
+        {"value": 0.1, "seconds": 1.0, "budget": str(number), "extra": {**common, "matches": decision == "stolen", "decision": decision}}
+        for number, decision in enumerate(("stolen", "undecided", "undecided"))
+    ]
+    cell = cell_of(points)
+    assert (cell["state"], cell["undecided"]) == ("broken", 2)
+    assert pooled_cell([cell, cell])["undecided"] == 4

@@ -16,6 +16,7 @@ from modelward.core.rng import derive_seed, generator, spawn
 from modelward.core.siblings import Siblings
 from modelward.core.suspect import Suspect
 from modelward.core.verdict import Verdict
+from modelward.evaluation.dating import YOUNGER
 from modelward.evaluation.rows import Row, rate
 from modelward.keys.derive import derive
 from modelward.ownership.deepmarks import DeepMarks
@@ -102,7 +103,7 @@ def forging(
     found: list[tuple[Verdict, Key]] = []
     try:
         for forged in _forged(method, strangers, data, nulls, siblings=siblings, seed=seed, count=count):
-            found.append((method.verify(Suspect.of_model(strangers[0]), forged), forged))
+            found.append((method.verify(Suspect.of_model(strangers[0]), forged, commitment=YOUNGER), forged))
             if found[-1][0].matches:
                 break
     except InputError as error:

@@ -17,9 +17,10 @@ from modelward.core.guard import predict
 from modelward.core.key import Key
 from modelward.core.rng import generator
 from modelward.core.suspect import Suspect
-from modelward.core.verdict import Verdict
+from modelward.core.verdict import Decision, Verdict
 from modelward.evaluation.capacity import capacity
 from modelward.evaluation.cell import Job, Outcome
+from modelward.evaluation.dating import OLDER, says_so
 from modelward.evaluation.family import family_of_job
 from modelward.evaluation.forging import forging, guessing, secret_of
 from modelward.evaluation.parcels import get_images, get_model, pack_key
@@ -85,11 +86,11 @@ def _fidelity(before: nn.Module, after: nn.Module, test: Any) -> list[Row]:
 def _verification(method: OwnershipMethod, model: nn.Module, key: Key, seconds: float) -> list[Row]:
     """Return the verdict on the protected model itself, the null models that the key accuses, and what protecting and asking cost."""
     started = time.perf_counter()
-    verdict = method.verify(Suspect.of_model(model), key)
+    verdict = method.verify(Suspect.of_model(model), key, commitment=OLDER)
     took = time.perf_counter() - started
     bound = upper_bound(verdict.false_claims, verdict.nulls) if verdict.nulls else None
     facts = {
-        "matches": verdict.matches, "decision": verdict.decision.value, "threshold": verdict.threshold, "p": verdict.p_value,
+        "matches": says_so(verdict, key), "decision": verdict.decision.value, "threshold": verdict.threshold, "p": verdict.p_value,
         "parametric_p": verdict.parametric_p, "nulls": verdict.nulls,
         "draws": verdict.draws, "draws_of": verdict.draws_of, "statistic": verdict.statistic_name, "model_digest": key.model_digest,
         "forgeable": method.forgeable, "needs": method.needs.value,
@@ -105,7 +106,7 @@ def _verification(method: OwnershipMethod, model: nn.Module, key: Key, seconds: 
 def _read(method: OwnershipMethod, model: nn.Module, key: Key) -> Verdict | None:
     """Return the verdict, or ``None`` when the model has nothing that the key could be read from."""
     try:
-        return method.verify(Suspect.of_model(model), key)
+        return method.verify(Suspect.of_model(model), key, commitment=OLDER)
     except InputError:
         return None
 
@@ -113,8 +114,12 @@ def _read(method: OwnershipMethod, model: nn.Module, key: Key) -> Verdict | None
 def _uniqueness(method: OwnershipMethod, key: Key, strangers: list[nn.Module]) -> list[Row]:
     """Return how many models that calibrated nothing the key fits."""
     verdicts = [verdict for model in strangers if (verdict := _read(method, model, key)) is not None]
-    accused = sum(verdict.matches for verdict in verdicts)
-    return [rate("strangers_accused", accused, len(verdicts), extra={"bound": upper_bound(accused, len(verdicts)) if verdicts else None})]
+    accused = sum(says_so(verdict, key) for verdict in verdicts)
+    extra = {
+        "bound": upper_bound(accused, len(verdicts)) if verdicts else None,
+        "undecided": sum(v.decision is Decision.UNDECIDED for v in verdicts),
+    }
+    return [rate("strangers_accused", accused, len(verdicts), extra=extra)]
 
 
 def _stealth(key: Key, nulls: list[nn.Module], test: Any) -> list[Row]:

@@ -99,7 +99,8 @@ def cell_of(points: Sequence[Row], failure: str | None = None, *, fits: bool = T
     if cheapest is not None:
         told = {name: cheapest["extra"].get(name) for name in ("images", "queries", "drop", "accuracy")}
         cost = {"seconds": cheapest["seconds"], "budget": cheapest["budget"], **told}
-    return {"state": state, "why": "", "points": len(points), "worst": worst, "break_cost": cost}
+    doubted = sum(row["extra"].get("decision") == "undecided" for row in useful)
+    return {"state": state, "why": "", "points": len(points), "worst": worst, "break_cost": cost, "undecided": doubted}
 
 
 def held(claim: Claim, cells: Mapping[str, Mapping[str, Any]], measures: Mapping[str, Any]) -> dict[str, Any]:

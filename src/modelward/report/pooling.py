@@ -28,7 +28,7 @@ def pooled_cell(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     costs = [cell["break_cost"] for cell in cells if cell["break_cost"]]
     return {
         **worst, "points": sum(cell["points"] for cell in cells), "seeds": len(states), "alike": states.count(worst["state"]),
-        "break_cost": min(costs, key=lambda cost: cost["seconds"], default=None),
+        "undecided": sum(cell.get("undecided", 0) for cell in cells), "break_cost": min(costs, key=lambda cost: cost["seconds"], default=None),
     }  # fmt: skip
 
 
