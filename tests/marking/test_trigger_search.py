@@ -111,7 +111,7 @@ def test_removal_removes_and_plain_fine_tuning_does_not(nets, fashion):
 def test_screening_goes_on_with_the_smallest(nets, fashion):
     report = scan(nets["planted"], fashion[1].take(slice(100)), restarts=1, screen=40, rng=generator(0))
     assert int(report.sizes.isfinite().sum()) <= 5
-    assert report.flagged == (TARGET,)
+    assert int(report.sizes.argmin()) == TARGET  # of five classes, too few are ordinary for a flag
 
 
 def test_the_shell_flags_with_its_exit_code_and_its_files(nets, tmp_path, capsys):
