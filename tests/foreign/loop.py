@@ -23,6 +23,10 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+LATER = ("cutmix",)
+"""Settings that are newer than the names of models trained before: they enter a digest where they are used."""
+
+
 def digest_of_state(state: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of names and bytes."""
     digest = hashlib.sha256()
@@ -42,8 +46,8 @@ class Script:
         a name in `NETS`, or a function (channels, side, classes) -> module.
     optimiser, rate
         ``adam``, ``adamw``, ``rmsprop`` or ``sgd``; the rate is a fifth of itself in the last quarter of the epochs. ``None``: its own in `RATES`.
-    smoothing, mixup
-        label smoothing in [0, 1); Beta parameter of mixup, 0 is none.
+    smoothing, mixup, cutmix
+        label smoothing in [0, 1); Beta parameters of mixup and of CutMix, 0 is none.
     noise
         share of the labels, in [0, 1], that are replaced by another class.
     moved
@@ -72,6 +76,7 @@ class Script:
     teacher: nn.Module | None = None
     hard: bool = False
     classes: int | None = None
+    cutmix: float = 0.0
 
     def but(self, **changes: Any) -> Script:
         """Return the script with some of its settings changed."""
@@ -83,6 +88,8 @@ class Script:
         parts = []
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.name in LATER and value == field.default:
+                continue
             state = value.state_dict() if isinstance(value, nn.Module) else value
             if callable(state):
                 state = f"{state.__module__}.{state.__qualname__}"
@@ -147,7 +154,20 @@ class Script:
             share = float(draw.beta(self.mixup, self.mixup))
             other = torch.from_numpy(draw.permutation(len(x)))
             x, y = share * x + (1 - share) * x[other], share * y + (1 - share) * y[other]
+        if self.cutmix:
+            x, y = _pasted(x, y, float(draw.beta(self.cutmix, self.cutmix)), draw)
         return -(y * model(x).log_softmax(1)).sum(1).mean()
+
+
+def _pasted(x: Tensor, y: Tensor, share: float, draw: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return the batch with one rectangle of other images of it, and the targets mixed by area (CutMix)."""
+    height, width = x.shape[2:]
+    tall, wide = (round(side * (1 - share) ** 0.5) for side in (height, width))
+    top, left = int(draw.integers(0, height - tall + 1)), int(draw.integers(0, width - wide + 1))
+    other, cut = torch.from_numpy(draw.permutation(len(x))), x.clone()
+    cut[:, :, top : top + tall, left : left + wide] = x[other][:, :, top : top + tall, left : left + wide]
+    part = tall * wide / (height * width)
+    return cut, (1 - part) * y + part * y[other]
 
 
 def _last(model: nn.Module) -> nn.Module:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from modelward.core.canonical import canonical_json
@@ -27,7 +29,8 @@ from modelward.models import Net
 
 SECRET = b"s" * 32
 ROWS: dict[str, dict[str, Any]] = {
-    "paper": {"variant": "paper", "steps": 8}, "hardened": {}, "fine": {"block": 2, "unit": 2, "finish": 3}, "random": {"guide": "random", "steps": 3},
+    "paper": {"variant": "paper", "steps": 8}, "hardened": {}, "features": {"shared": "features"},
+    "fine": {"block": 2, "unit": 2, "finish": 3}, "random": {"guide": "random", "steps": 3},
     "sidecar": {"backend": "sidecar"}, "pixel": {"backend": "sidecar", "form": "pixel", "steps": 3},
 }  # fmt: skip
 
@@ -177,7 +180,9 @@ def test_what_cannot_be_locked_is_refused(images: ImageSet, surrogate: Net, made
         lock(alike, surrogate, rng=generator(0))
 
 
-@pytest.mark.parametrize("fields", [{"eps": 0}, {"unit": 17}, {"form": "pixel"}, {"backend": "zip"}, {"block": 1}, {"guide": "best"}])
+@pytest.mark.parametrize(
+    "fields", [{"eps": 0}, {"unit": 17}, {"shared": "nothing"}, {"form": "pixel"}, {"backend": "zip"}, {"block": 1}, {"guide": "best"}]
+)
 def test_settings_that_mean_nothing_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         DatasetLock(**fields)
@@ -192,6 +197,39 @@ def test_no_pixel_leaves_its_range_and_no_shift_its_budget(images: ImageSet, sur
     alone = plan.together(surrogate, images.pixels, images.pixels.flip(0), torch.arange(len(images)) % 2)
     moved = images.pixels.int() + plan.spread(alone, images.pixels.shape)
     assert 0 <= int(moved.min()) <= int(moved.max()) <= 255
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    block=st.integers(2, 5),
+    square=st.integers(2, 12),
+    side=st.integers(9, 20),
+    channels=st.sampled_from([1, 3]),
+    secret=st.binary(min_size=32, max_size=32),
+)
+def test_a_pattern_is_shared_by_a_class_and_the_same_left_and_right(
+    block: int, square: int, side: int, channels: int, secret: bytes
+) -> None:
+    plan, labels = Shifts(eps=20, unit=7, block=block), torch.arange(6) % 2
+    grey = torch.full((6, channels, side, side), 128, dtype=torch.uint8)
+    shifts = plan.dealt(grey, labels, square=square, secret=secret)
+    assert set(shifts.unique().tolist()) <= {-2, 2}
+    assert torch.equal(shifts, shifts.flip(3))
+    assert torch.equal(shifts[::2], shifts[:1].expand(3, -1, -1, -1))
+    coarse = max(1, square // block)
+    assert torch.equal(shifts[:, :, :coarse], shifts[:, :, :1].expand_as(shifts[:, :, :coarse]))
+    assert torch.equal(plan.dealt(grey[:1], labels[:1], square=square, secret=secret), shifts[:1])  # nothing else of the set plays a part
+
+
+def test_patterns_differ_by_class_and_secret_and_stay_in_range(images: ImageSet) -> None:
+    plan = Shifts(eps=20, unit=10, block=2)
+    one, other = (plan.dealt(images.pixels, images.labels, square=4, secret=secret) for secret in (SECRET, b"t" * 32))
+    low, high = plan.limits(images.pixels)
+    assert bool(((low <= one) & (one <= high)).all())
+    assert not torch.equal(one, other)
+    middle = torch.full((2, 1, 16, 16), 128, dtype=torch.uint8)
+    first, second = plan.dealt(middle, torch.arange(2), square=4, secret=SECRET)
+    assert not torch.equal(first, second)
 
 
 def test_features_come_nearer_to_the_guides_and_noise_does_not_bring_them_there(images: ImageSet, surrogate: Net) -> None:

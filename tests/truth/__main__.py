@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.truth.datasets import NETS, taught, variants
 from tests.truth.judging import guard, kept, named, rate, starts, together
 from tests.truth.marking import MARKS, forged, marked
 from tests.truth.orders import orders
@@ -56,10 +57,17 @@ def _simulations() -> Iterator[tuple[str, Part]]:
                 yield f"simulation {method} {m} {first}", partial(simulate, method, m, first=first, repetitions=CHUNK)
 
 
+def _sets() -> Iterator[tuple[str, Part]]:
+    """Yield what nets of others learn from a locked set."""
+    for variant in variants():
+        for net in NETS:
+            yield f"taught {variant} {net}", partial(taught, variant, net)
+
+
 def parts(folder: Path) -> dict[str, Part]:
     """Return all parts by name, in the order in which they are done."""
     known = scenes(folder)
-    return {**dict(_fingerprints(known, folder)), **dict(_marks(known["ours"], folder)), **dict(_simulations())}
+    return {**dict(_fingerprints(known, folder)), **dict(_marks(known["ours"], folder)), **dict(_sets()), **dict(_simulations())}
 
 
 def _on_photographs(method: str, folder: Path) -> dict[str, Any]:

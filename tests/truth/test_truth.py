@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.foreign import Script, World
+from tests.truth import datasets
 from tests.truth.judging import FINGERPRINTS, guard, kept, named, rate
 from tests.truth.simulation import CASES, simulate
 from tests.truth.tables import document
@@ -43,6 +44,24 @@ def test_every_part_runs_and_its_rows_make_a_page(scene: Scene, tmp_path: Path, 
     assert all(row["n"] + row["unreadable"] == 12 for row in strangers)
     assert sum(row["found"] for row in strangers) <= 6
     assert "Rate over owners" in markdown(made)
+
+
+@pytest.mark.slow
+def test_what_a_locked_set_teaches_makes_a_table(make_blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "owned", lambda: (make_blobs(64, 25, side=16), make_blobs(50, 26, side=16)))
+    monkeypatch.setattr(datasets, "CHANGES", {"plain": {}, "CutMix": {"cutmix": 1.0}})
+    monkeypatch.setattr(datasets, "OPTIMISERS", ("adam",))
+    for variant in datasets.variants():
+        kept(tmp_path, f"taught {variant} wide", lambda variant=variant: datasets.taught(variant, "wide"))
+    made = document(tmp_path)
+    rows = {(row["recipe"], row["change"]): row for row in made["rows"]}
+    assert len(rows) == 2 * len(datasets.variants())
+    assert all(row["n"] == 50 for row in rows.values())
+    assert rows["clean", "plain"]["value"] > 0.8
+    assert made["tables"][0][0].startswith("dataset-lock")
+    again = document(tmp_path / "empty", made)
+    assert again["rows"] == made["rows"]  # what a folder lacks is taken over
+    assert again["seconds"] == made["seconds"]
 
 
 @pytest.mark.parametrize("name", sorted(CASES))

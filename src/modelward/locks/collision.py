@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from modelward.core.errors import InputError
 from modelward.core.guard import frozen
 from modelward.core.progress import advance
+from modelward.keys.derive import stream
 from modelward.models.parts import head
 
 Features = Callable[[Tensor], Tensor]
@@ -182,6 +183,27 @@ class Shifts:
                 shifts[own] = _within(common.expand(len(own), -1, -1, -1), low[own], high[own])
         return shifts.round().to(torch.int16)
 
+    def dealt(self, pixels: Tensor, groups: Tensor, *, square: int, secret: bytes) -> Tensor:
+        """Return shifts (N, C, h, w), int16 in units, that all images of a group share: ``eps`` up or down in each square, as the secret has it.
+
+        Squares are coarse and the pattern is the same left and right, so that flips, crops and blur leave it; as far as the range of each image allows.
+
+        Parameters
+        ----------
+        groups
+            int64 (N,): the images with one number share their pattern.
+        square
+            side of the squares in pixels, a multiple of ``block``.
+        """
+        low, high = self.limits(pixels)
+        shape, side = low.shape[1:], max(1, square // self.block)
+        shifts = torch.zeros_like(low)
+        for group in groups.unique().tolist():
+            own = groups == group
+            common = _mirrored(shape, side, secret, str(group)) * (self.eps // self.unit)
+            shifts[own] = _within(common.expand(int(own.sum()), *shape), low[own], high[own])
+        return shifts.to(torch.int16)
+
     @property
     def _step(self) -> float:
         """The length of a step, in units."""
@@ -191,6 +213,15 @@ class Shifts:
         """Return the squared distance (N,) of images under whole shifts to features; the gradient passes the rounding by."""
         whole = moving + (moving.round() - moving).detach()
         return (phi((x + self.spread(whole, x.shape)) / 255) - wanted).square().sum(1)
+
+
+def _mirrored(shape: tuple[int, ...], side: int, secret: bytes, what: str) -> Tensor:
+    """Return signs (C, h, w) in squares of ``side`` blocks, the same left and right."""
+    channels, height, width = shape
+    half = -(-width // 2)
+    signs = torch.randint(0, 2, (channels, -(-height // side), -(-half // side)), generator=stream(secret, "pattern", what)) * 2.0 - 1
+    left = signs.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, :height, :half]
+    return torch.cat([left, left[:, :, : width // 2].flip(2)], 2)
 
 
 def _within(shifts: Tensor, low: Tensor, high: Tensor) -> Tensor:

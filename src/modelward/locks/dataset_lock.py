@@ -21,7 +21,8 @@ from modelward.locks.collision import Shifts, penultimate, require_takes
 from modelward.locks.guides import POLICIES, choose_guides
 from modelward.locks.hiding import Hidden, hide, reveal
 
-BACKENDS, FORMS = ("rdh", "sidecar"), ("block", "pixel")
+BACKENDS, FORMS, SHARED = ("rdh", "sidecar"), ("block", "pixel"), ("pattern", "features")
+SQUARE = 2  # blocks, of the side of a pattern's squares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,11 @@ class DatasetLock(DataLock):
     follows from the image's own by a secret derangement, so that a network trained on the set learns features under wrong names.
 
     ``variant="paper"``: one derangement, any image of the class as guide. A thief with forty clean images finds the derangement and renames the
-    outputs. ``variant="hardened"``: ``mixed`` derangements, of which each image's falls to it by the key; one guide a class, the image nearest to
-    its mean; and one shift for all images of a class with the same guide, as far as the range of each allows, from which each may go on by
-    itself. What is published of the paper does not say how it chose guides.
+    outputs, and nets of another kind than the surrogate learn what the images show. ``variant="hardened"``: all images of a class share one shift, as far
+    as the range of each allows, from which each may go on by itself. It is a secret pattern of coarse squares, which networks of every kind learn
+    before what the images show, or, with ``shared="features"``, what brings the class nearest to the features of a guide: one a class, the image
+    nearest to its mean, by ``mixed`` derangements, of which each image's falls to it by the key. What is published of the paper does not say how it
+    chose guides.
 
     Parameters
     ----------
@@ -54,8 +57,10 @@ class DatasetLock(DataLock):
         of the search for each image.
     batch
         images that are searched for together.
+    shared
+        of the hardened variant, what the images of a class have in common: "pattern" or "features".
     mixed
-        number of derangements of the hardened variant.
+        number of derangements, with ``shared="features"``.
     finish
         steps that each image takes by itself from the shared shift, in the hardened variant.
     guide
@@ -110,6 +115,7 @@ class DatasetLock(DataLock):
     backend: str = "rdh"
     steps: int = 30
     batch: int = 256
+    shared: str = "pattern"
     mixed: int = 2
     finish: int = 0
     guide: str = "derangement"
@@ -121,7 +127,7 @@ class DatasetLock(DataLock):
             block=(2 <= self.block <= 64, "2 to 64 pixels"), form=(self.form in FORMS, " or ".join(FORMS)),
             backend=(self.backend in BACKENDS and (self.form == "block" or self.backend == "sidecar"), "rdh or sidecar, and sidecar for pixel shifts"),
             steps=(self.steps >= 1, ">= 1"), batch=(self.batch >= 1, ">= 1"), mixed=(self.mixed >= 1, ">= 1"), finish=(self.finish >= 0, ">= 0"),
-            guide=(self.guide in POLICIES, " or ".join(POLICIES)),
+            guide=(self.guide in POLICIES, " or ".join(POLICIES)), shared=(self.shared in SHARED, " or ".join(SHARED)),
         )  # fmt: skip
 
     def plans(self) -> list[Shifts]:
@@ -146,7 +152,7 @@ class DatasetLock(DataLock):
         )
         left = torch.arange(len(images))
         for number, plan in enumerate(self.plans()):
-            shifts = self._shifts(plan, surrogate, images.pixels[left], images.pixels[guides[left]], groups[left])
+            shifts = self._shifts(plan, surrogate, images.take(left), images.pixels[guides[left]], groups[left], root)
             if self.backend == "sidecar":
                 pixels[left] = (images.pixels[left].to(torch.int16) + plan.spread(shifts, images.pixels.shape)).to(torch.uint8)
                 break
@@ -162,12 +168,15 @@ class DatasetLock(DataLock):
         manifest = self._manifest(name, images, locked, how.tolist(), rooms, root, names)
         return LockedImages(locked, beside, manifest), self._key(secret, manifest)
 
-    def _shifts(self, plan: Shifts, surrogate: nn.Module, pixels: Tensor, guides: Tensor, groups: Tensor) -> Tensor:
+    def _shifts(self, plan: Shifts, surrogate: nn.Module, images: ImageSet, guides: Tensor, groups: Tensor, root: bytes) -> Tensor:
         """Return what each image is shifted by."""
         if self.variant == "paper" or self.guide == "random":
-            return plan.search(surrogate, pixels, guides)
-        start = plan.together(surrogate, pixels, guides, groups)
-        return replace(plan, steps=self.finish).search(surrogate, pixels, guides, start=start) if self.finish else start
+            return plan.search(surrogate, images.pixels, guides)
+        if self.shared == "pattern":
+            start = plan.dealt(images.pixels, images.labels, square=SQUARE * self.plans()[0].block, secret=derive(root, "patterns"))
+        else:
+            start = plan.together(surrogate, images.pixels, guides, groups)
+        return replace(plan, steps=self.finish).search(surrogate, images.pixels, guides, start=start) if self.finish else start
 
     def _guides(self, surrogate: nn.Module, images: ImageSet, root: bytes) -> tuple[Tensor, Tensor]:
         """Return the position of each image's guide, and a number for its class and that of its guide together."""
