@@ -38,7 +38,7 @@ def marked(scene: Scene, name: str, folder: Path) -> dict[str, Any]:
     return {"method": name, "protect_seconds": round(spent, 1), "rows": verdicts(method, key, every)}
 
 
-def forged(scene: Scene, name: str, folder: Path, *, seconds: float = 600.0) -> dict[str, Any]:
+def forged(scene: Scene, name: str, folder: Path, *, seconds: float = 150.0) -> dict[str, Any]:
     """Return how many of the tries to make a key for models of somebody else end in "stolen", were such a key dated before the suspect."""
     method, found = MARKS[name], []
     innocent = [one for one in scene.strangers() if one.kind not in SHARED_START][:INNOCENT]

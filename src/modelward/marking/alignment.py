@@ -44,22 +44,22 @@ def aligned(model: nn.Module, reference: Mapping[str, Tensor]) -> nn.Module:
     mine = dict(clone.named_parameters())
     if {name: tensor.shape for name, tensor in mine.items()} != {name: tensor.shape for name, tensor in reference.items()}:
         return clone
-    like = copy.deepcopy(clone)
+    orders, scales = _groups(clone, scaling=False), _groups(clone, scaling=True)
+    like, wanted_orders, wanted_scales = copy.deepcopy((clone, orders, scales))  # what is traced once is not traced again
     for name, parameter in like.named_parameters():
         parameter.copy_(reference[name])
-    names, scales = _pairs(clone, like, scaling=False), _pairs(clone, like, scaling=True)
-    for _ in range(len(names) + len(scales)):
-        moved = [_match(group, wanted) for group, wanted in names]
-        stretched = [_stretch(group, wanted) for group, wanted in scales]
+    for _ in range(len(orders) + len(scales)):
+        moved = [_match(group, wanted) for group, wanted in zip(orders, wanted_orders, strict=True)]
+        stretched = [_stretch(group, wanted) for group, wanted in zip(scales, wanted_scales, strict=True)]
         if not any((*moved, *stretched)):
             break
     return clone
 
 
-def _pairs(model: nn.Module, like: nn.Module, *, scaling: bool) -> list[tuple[Group, Group]]:
-    """Return the groups of two networks of one architecture, side by side; none where they cannot be found."""
+def _groups(model: nn.Module, *, scaling: bool) -> list[Group]:
+    """Return the groups of a network; none where they cannot be found."""
     try:
-        return list(zip(groups(model, scaling=scaling), groups(like, scaling=scaling), strict=True))
+        return list(groups(model, scaling=scaling))
     except InputError:
         return []
 
