@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.foreign import Script, World
-from tests.truth import datasets
+from tests.truth import datasets, judging
 from tests.truth.judging import FINGERPRINTS, guard, kept, named, rate
 from tests.truth.simulation import CASES, simulate
 from tests.truth.tables import document
@@ -27,22 +27,28 @@ def scene(make_blobs) -> Scene:
 @pytest.mark.slow
 def test_every_part_runs_and_its_rows_make_a_page(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FINGERPRINTS, "unit-order", UnitOrder(draws=199))
+    monkeypatch.setattr(judging, "TOGETHER", ("sac-jc", "unit-order"))
+    monkeypatch.setattr(judging, "base_of", scene.world.owner.model)
+    monkeypatch.setattr(judging, "BEGINNERS", 2)
     for number in range(2):  # the second time all is read
         kept(tmp_path, "named toy sac-jc", lambda: named(scene, "sac-jc", tmp_path))
         kept(tmp_path, "named toy unit-order", lambda: named(scene, "unit-order", tmp_path))
         kept(tmp_path, "rate toy sac", lambda: rate(scene, "sac", tmp_path))
         kept(tmp_path, "guard toy", lambda: guard(scene, tmp_path))
         kept(tmp_path, "simulation sac-jc 19 0", lambda: simulate("sac-jc", 19, repetitions=5))
-        assert len(list((tmp_path / "rows").glob("*.json"))) == 5, number
+        kept(tmp_path, "together toy", lambda: judging.together(scene, tmp_path))
+        kept(tmp_path, "starts toy", lambda: judging.starts(scene, scene, tmp_path))
+        assert len(list((tmp_path / "rows").glob("*.json"))) == 7, number
     made = document(tmp_path)
     strangers = [row for row in made["rows"] if row["table"] == "strangers"]
     assert {(row["method"], row["access"]) for row in strangers} == {
         ("sac-jc", "probabilities"),
         ("sac-jc", "label"),
         ("unit-order", "weights"),
+        ("all 2 keys", "weights"),
     }
     assert all(row["n"] + row["unreadable"] == 12 for row in strangers)
-    assert sum(row["found"] for row in strangers) <= 6
+    assert sum(row["found"] for row in strangers) <= 8
     assert "Rate over owners" in markdown(made)
 
 
