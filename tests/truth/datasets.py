@@ -85,6 +85,6 @@ def taught(variant: str, net: str) -> dict[str, Any]:
     return {
         "variant": variant,
         "net": net,
-        "psnr": None if variant == "clean" else round(float(psnr(images.pixels, given.pixels).mean()), 2),
+        "psnr": None if variant == "clean" else round(float(psnr(images.pixels / 255, given.pixels / 255).mean()), 2),
         "rows": rows,
     }
