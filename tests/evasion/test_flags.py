@@ -109,7 +109,7 @@ def test_a_broken_network_raises_its_flag_and_no_other(kind: type[Wrapped], lene
 
 
 def test_every_flag_is_explained() -> None:
-    assert set().union(*BROKEN.values()) | {"black-box-wins"} == set(FLAGS)
+    assert set().union(*BROKEN.values()) | {"black-box-wins", "batch-dependent"} == set(FLAGS)
 
 
 def test_a_healthy_network_raises_none(lenet: nn.Module, batch: tuple[Tensor, Tensor]) -> None:

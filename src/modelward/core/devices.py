@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import itertools
 from collections.abc import Callable, Iterator
@@ -14,6 +13,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
+
+from modelward.core.copies import copied
 
 _asked: ContextVar[str] = ContextVar("modelward_device", default="cpu")
 
@@ -73,7 +74,7 @@ def working_device(model: nn.Module) -> torch.device:
 
 def lent(model: nn.Module, device: torch.device) -> nn.Module:
     """Return ``model`` itself when it lies on ``device``, else a copy there: the caller's stays where it is."""
-    return model if device_of(model) == device else copy.deepcopy(model).to(device)
+    return model if device_of(model) == device else copied(model).to(device)
 
 
 @contextlib.contextmanager

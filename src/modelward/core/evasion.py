@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from modelward.core.devices import following, lent, working_device
 from modelward.core.errors import InputError, ModelwardError, UsageError
-from modelward.core.guard import frozen, require_batch, require_labels
+from modelward.core.guard import asked, require_batch, require_depth, require_labels
 from modelward.core.method import Method
 from modelward.core.result import Result, Trace
 
@@ -79,6 +79,11 @@ class EvasionMethod(Method, ABC):
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, *, rng: torch.Generator, mask: Tensor | None = None) -> Result[Tensor]:
         """Do as `perturb`, and also return flags, steps, queries and seconds."""
+        with torch.inference_mode(mode=False), torch.no_grad():  # test loops of training frameworks run in inference mode
+            return self._run(model, *(given.clone() if given.is_inference() else given for given in (x, y)), rng=rng, mask=mask)
+
+    def _run(self, model: nn.Module, x: Tensor, y: Tensor, *, rng: torch.Generator, mask: Tensor | None) -> Result[Tensor]:
+        kind = require_depth(model, x)
         require_batch(x)
         require_labels(y, len(x))
         region: dict[str, Any] = {} if mask is None else {"mask": self._region(mask, x)}
@@ -87,9 +92,11 @@ class EvasionMethod(Method, ABC):
         value = x.clone()
         if len(x):
             device = working_device(model)
-            model, there = lent(model, device), {name: tensor.to(device) for name, tensor in region.items()}
-            with frozen(model), following(device):
-                value = self._perturb(model, x.to(device), y.to(device), rng=rng, trace=trace, **there).detach().to(x.device)
+            model, there = lent(model, device), {name: tensor.to(device, kind) for name, tensor in region.items()}
+            with asked(model), following(device), torch.enable_grad():
+                given = x.to(device, kind)
+                found = self._perturb(model, given, y.to(device), rng=rng, trace=trace, **there).detach()
+            value = torch.where((found == given).to(x.device), x, found.to(x.device, x.dtype)) if kind != x.dtype else found.to(x.device)
             self._check(x, value, **region)
         return Result(value, tuple(trace.flags), trace.steps, trace.queries, time.perf_counter() - started)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from modelward.core.copies import copied, settle
 from modelward.core.devices import lent, working_device
 from modelward.core.errors import InputError
 
@@ -43,13 +43,58 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
             parameter.requires_grad_(flag)
 
 
+@contextlib.contextmanager
+def asked(model: nn.Module) -> Iterator[nn.Module]:
+    """Inside the block ``model`` is `frozen`, gets its images as copies, since some write into their input, and has to answer with logits (N, K).
+
+    Examples
+    --------
+    >>> class Odd(nn.Module):
+    ...     def forward(self, x):
+    ...         x -= 0.5
+    ...         return x.flatten(1), x
+    >>> images = torch.zeros(2, 1, 2, 2)
+    >>> with asked(Odd()) as model:
+    ...     model(images)
+    Traceback (most recent call last):
+    modelward.core.errors.InputError: the model answers with a tuple; logits (N, K) are asked for: return the one tensor that holds them
+    >>> float(images.sum())
+    0.0
+    """
+    hooks = [model.register_forward_pre_hook(_as_copies), model.register_forward_hook(_require_logits)]
+    try:
+        with frozen(model):
+            yield model
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _as_copies(_module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
+    return tuple(given.clone() if isinstance(given, Tensor) else given for given in inputs)
+
+
+def _require_logits(_module: nn.Module, _inputs: object, outputs: object) -> None:
+    """Raise `InputError` for answers that are no table of logits."""
+    if isinstance(outputs, Tensor) and outputs.ndim == 2:
+        return
+    what = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+    message = f"the model answers with {what}; logits (N, K) are asked for: return the one tensor that holds them"
+    raise InputError(message)
+
+
 def private_copy(model: nn.Module) -> nn.Module:
     """Return a deep copy with gradients on and no gradient buffers, to be changed freely."""
-    clone = copy.deepcopy(model)
+    clone = copied(model)
     for parameter in clone.parameters():
         parameter.grad = None
         parameter.requires_grad_(True)
     return clone
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """Return a `private_copy` in which no weight is computed from others: what is written into a layer stays there."""
+    return settle(private_copy(model)).requires_grad_(True)
 
 
 def require_finite(model: nn.Module) -> None:
@@ -78,6 +123,17 @@ def require_batch(x: Tensor) -> None:
     if low < 0 or high > 1:
         message = f"pixels run from {low:.3g} to {high:.3g}; modelward wants [0, 1] with the normalisation inside the model"
         raise InputError(message)
+
+
+def require_depth(model: nn.Module, x: Tensor) -> torch.dtype:
+    """Return the floating type in which ``model`` is attacked; raise `InputError` where it or the images are too coarse for small changes."""
+    well = {torch.float32, torch.float64}
+    kind = computes_in(model)
+    for what, found in (("images", x.dtype), ("the weights of this model", kind)):
+        if found.is_floating_point and found not in well:
+            message = f"{what} of type {type_name(found)} are too coarse for changes as small as an attack's; convert with .float() first"
+            raise InputError(message)
+    return kind
 
 
 def require_labels(y: Tensor, count: int, classes: int | None = None) -> None:
@@ -143,7 +199,7 @@ def predict(model: nn.Module, pixels: Tensor, *, batch: int = 128) -> Tensor:
     outputs: list[Tensor] = []
     device, kind = working_device(model), computes_in(model)
     model = lent(model, device)
-    with frozen(model), torch.no_grad(), _told_by_type(model):
+    with asked(model), torch.no_grad(), _told_by_type(model):
         for start in range(0, len(pixels), batch):
             part = pixels[start : start + batch].to(device)
             part = part.to(torch.float32).div(255) if part.dtype == torch.uint8 else part

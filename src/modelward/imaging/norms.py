@@ -32,6 +32,21 @@ def l0_fraction(delta: Tensor) -> Tensor:
     return (delta != 0).any(1).flatten(1).float().mean(1)
 
 
+def unit(grad: Tensor) -> Tensor:
+    """Return every sample of gradients (N, C, H, W) at length 1, however short it is; one that is 0 stays 0.
+
+    The largest entry is divided by first: squares of small numbers vanish.
+
+    >>> import torch
+    >>> unit(torch.tensor([3e-30, 4e-30, 0, 0]).view(2, 1, 1, 2)).flatten().tolist()
+    [0.6000000238418579, 0.800000011920929, 0.0, 0.0]
+    """
+    top = grad.abs().flatten(1).amax(1).view(-1, 1, 1, 1)
+    scaled = grad / top.where(top > 0, 1)
+    length: Tensor = scaled.flatten(1).norm(dim=1).clamp_min_(1).view(-1, 1, 1, 1)
+    return scaled / length
+
+
 def project(delta: Tensor, norm: str, eps: float) -> Tensor:
     """Return the nearest point of the ``eps``-ball to each sample of ``delta``.
 

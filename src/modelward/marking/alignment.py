@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modelward.core.copies import copied
 from modelward.core.errors import InputError
 from modelward.models.channels import Group, groups
 from modelward.models.renaming import reorder, rescale
@@ -40,7 +41,7 @@ def aligned(model: nn.Module, reference: Mapping[str, Tensor]) -> nn.Module:
     >>> bool((thief.body[3].weight == net.body[3].weight).all()), bool(torch.allclose(back.body[3].weight, net.body[3].weight))
     (False, True)
     """
-    clone = copy.deepcopy(model).requires_grad_(False)
+    clone = copied(model).requires_grad_(False)
     mine = dict(clone.named_parameters())
     if {name: tensor.shape for name, tensor in mine.items()} != {name: tensor.shape for name, tensor in reference.items()}:
         return clone

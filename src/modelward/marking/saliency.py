@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Iterator
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modelward.core.copies import copied
 from modelward.core.errors import InputError
 from modelward.core.images import ImageSet
 
@@ -156,7 +156,7 @@ class Saliency:
     def _thief_copy(self, number: int) -> nn.Module:
         """Return a copy that was fine-tuned for a few steps; made anew now and then, since the network changes."""
         if self._thief is None or number % (REFRESH * len(self.moods)) < len(self.moods):
-            thief = copy.deepcopy(self.model)
+            thief = copied(self.model)
             optimizer = torch.optim.SGD(thief.parameters(), lr=THIEF_LR, momentum=0.9)
             with batch_statistics(thief, on=True):
                 for _ in range(self.lookahead):

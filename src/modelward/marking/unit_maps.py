@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from modelward.core.copies import copied
 from modelward.core.errors import InputError
 from modelward.core.guard import predict
 from modelward.models.channels import groups, traced
@@ -137,7 +137,7 @@ def _enter(into: dict[str, int], tensors: Sequence[Tensor], names: Mapping[int, 
 
 def in_order(model: nn.Module, orders: Orders) -> nn.Module:
     """Return a copy of ``model`` with unit ``orders[g][i]`` of group g in place i: biases, normalisations and what reads them move along."""
-    clone = copy.deepcopy(model).requires_grad_(False)
+    clone = copied(model).requires_grad_(False)
     for group, order in zip(groups(clone), orders, strict=True):
         reorder(group, order)
     return clone

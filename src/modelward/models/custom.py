@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core import consent
+from modelward.core.copies import copied
 from modelward.core.errors import InputError, UnsafeFileError
 from modelward.core.guard import computes_in, frozen
 from modelward.core.nearest import nearest
@@ -58,7 +58,7 @@ def call(arch: str, *, rng: torch.Generator) -> nn.Module:
     if not isinstance(made, nn.Module):
         message = f"--arch {arch}: it returned a {type(made).__name__}; the function takes no arguments and returns a torch.nn.Module"
         raise InputError(message)
-    return copy.deepcopy(made).eval()  # a function may hand out one module again and again
+    return copied(made).eval()  # a function may hand out one module again and again
 
 
 def _function(arch: str) -> Callable[[], object]:

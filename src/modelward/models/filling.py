@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from modelward.core.copies import computed, settle
 from modelward.core.errors import InputError
 from modelward.core.guard import frozen, type_name
 from modelward.core.rng import forked, generator
@@ -26,6 +27,8 @@ def fill(model: Net, tensors: dict[str, Tensor], name: str) -> None:
     InputError
         for tensors of another architecture, for weights that are no floats, and for a mix of floating types that the network cannot compute with.
     """
+    if any(name in tensors or f"body.{name}" in tensors for name in computed(model.body)):
+        settle(model.body)  # such a file holds what the weights compute to
     wanted = model.state_dict()
     own = model.arch.partition(":")[0] not in ARCHITECTURES
     if own:

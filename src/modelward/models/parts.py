@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from modelward.core.errors import InputError
-from modelward.core.guard import private_copy
+from modelward.core.guard import plain_copy
 from modelward.core.rng import forked
 from modelward.models.net import Net
 
@@ -48,7 +48,7 @@ def reinitialise(module: nn.Module, *, rng: torch.Generator) -> None:
 
 def fresh_like(model: nn.Module, *, rng: torch.Generator) -> nn.Module:
     """Return an untrained network of the same architecture."""
-    clone = private_copy(model)
+    clone = plain_copy(model)
     reinitialise(clone, rng=rng)
     return clone
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from modelward.core.card import Card
 from modelward.core.claims import withstands
+from modelward.core.copies import copied
 from modelward.core.deciding import Finding
 from modelward.core.errors import Undecided
 from modelward.core.images import ImageSet
@@ -76,7 +76,7 @@ class UnitMatch(Fingerprint):
             return Observation(Access.WEIGHTS, {"likeness": torch.zeros(0, dtype=torch.float64)})
         nets = []
         for place in range(count):
-            nets.append(copy.deepcopy(model).float().requires_grad_(False))
+            nets.append(copied(model).float().requires_grad_(False))
             for name, parameter in nets[-1].named_parameters():
                 parameter.copy_(stored[name][place])
         try:

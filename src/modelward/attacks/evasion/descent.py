@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from modelward.core.errors import InputError, UsageError
 from modelward.core.guard import require_labels
 from modelward.core.result import Trace
-from modelward.imaging.norms import project, project_l1_box
+from modelward.imaging.norms import project, project_l1_box, unit
 
 ROUNDING = 1e-5
 
@@ -157,8 +157,7 @@ def ascend(x_adv: Tensor, grad: Tensor, origin: Tensor, *, norm: str, step: floa
         most = size.topk(min(pixels, size.shape[1]), dim=1)
         jump = torch.zeros_like(size).scatter_(1, most.indices, (most.values > 0).to(size.dtype) * (step / most.values.shape[1]))
         return origin + project_l1_box(x_adv + jump.view_as(grad) * grad.sign_() - origin, origin, eps)
-    length = grad.flatten(1).norm(dim=1).clamp_min_(1e-12).view(-1, 1, 1, 1)
-    delta = x_adv + grad.mul_(step / length) - origin
+    delta = x_adv + unit(grad).mul_(step) - origin
     return origin + project((origin + project(delta, norm, eps)).clamp_(0, 1) - origin, norm, eps)
 
 

@@ -1,4 +1,4 @@
-"""Six signs that a robustness figure cannot be trusted, after those of AutoAttack (Croce and Hein, ICML 2020, arXiv 2003.01690)."""
+"""Seven signs that a robustness figure cannot be trusted, after those of AutoAttack (Croce and Hein, ICML 2020, arXiv 2003.01690)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from modelward.attacks.evasion.descent import gradient
 from modelward.attacks.evasion.pgd import PGD
-from modelward.core.guard import frozen, predict, state_digest
+from modelward.core.guard import asked, predict, state_digest
 from modelward.core.rng import generator
 
+ALONE = 50  # images that are asked one by one
 FLAGS = {
     "randomised": "the model answers differently to the same image: average over its randomness before believing an attack that failed",
+    "batch-dependent": "an image's answer depends on what it is asked with: put batch normalisation in eval mode, with running statistics",
     "softmax": "the outputs look like probabilities: gradients through a second softmax vanish; return logits",
     "zero-gradient": "the input gradient is zero on many images: gradient attacks are blind there; use loss='margin' or a transfer attack",
     "loss-decides": "PGD on the logit ratio fools images that it does not fool on the cross-entropy: the net is saturated; use loss='dlr'",
@@ -60,7 +62,7 @@ def masking_flags(model: nn.Module, x: Tensor, y: Tensor, *, limit: float = 0.1,
     if not len(x):
         return found
     before = state_digest(model)
-    with frozen(model):
+    with asked(model):
         with torch.no_grad(), _autograd_calls() as calls:
             first, second = model(x), model(x)
         if not torch.equal(first, second):
@@ -73,12 +75,24 @@ def masking_flags(model: nn.Module, x: Tensor, y: Tensor, *, limit: float = 0.1,
             )
         grad, logits = gradient(model, x, y)
         blind = (grad.flatten(1).abs().amax(1) == 0) & (logits.argmax(1) == y)
+        found |= {} if "randomised" in found else _by_company(model, x, first)
     if int(blind.sum()) / len(x) > limit:
         found["zero-gradient"] = f"{int(blind.sum())} of {len(x)} images have no input gradient at all"
     if logits.shape[1] > 2 and not found.keys() & {"randomised", "softmax", "inference-optimisation"}:
         evidence = loss_decides(*(_standing(model, x, y, loss, eps) for loss in ("ce", "dlr")))
         found |= {"loss-decides": evidence} if evidence else {}
     return found
+
+
+@torch.no_grad()
+def _by_company(model: nn.Module, x: Tensor, together: Tensor) -> dict[str, str]:
+    """Return the flag of a model whose answers to some images change when it is asked about one by one."""
+    few = min(ALONE, len(x))
+    alone = torch.cat([model(x[index : index + 1]) for index in range(few)])
+    changed = int((alone.argmax(1) != together[:few].argmax(1)).sum())
+    if torch.allclose(alone, together[:few], rtol=1e-3, atol=1e-3 * float(together.abs().max())):
+        return {}
+    return {"batch-dependent": f"asked one by one, {changed} of {few} images get another class, and others another answer"}
 
 
 def _standing(model: nn.Module, x: Tensor, y: Tensor, loss: str, eps: float) -> Tensor:

@@ -15,6 +15,7 @@ from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.errors import UsageError
 from modelward.core.families import EvasionMethod
 from modelward.core.result import Trace
+from modelward.imaging.norms import unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,7 @@ class MIM(EvasionMethod):
                 grad = blur(grad, smooth)
             if mask is not None:
                 grad.mul_(mask)
+            grad = unit(grad)
             grad /= grad.abs().mean((1, 2, 3), keepdim=True).clamp_min_(1e-30)
             direction = direction.mul_(self.decay).add_(grad)
             x_adv = ascend(x_adv, direction.clone(), origin, norm=self.norm, step=self.step, eps=self.eps)

@@ -16,7 +16,7 @@ from modelward.core.families import EvasionMethod
 from modelward.core.guard import frozen, predict, require_batch, require_labels
 from modelward.core.images import ImageSet
 from modelward.core.result import Trace
-from modelward.imaging.norms import project
+from modelward.imaging.norms import project, unit
 
 FLOOR = -5.0  # a lead of the wrong class that is large enough: the loss looks at the images that still stand
 DECAY = 0.9
@@ -193,7 +193,7 @@ class UniversalPerturbation(EvasionMethod):
                 (grad,) = torch.autograd.grad(loss, leaf)
             trace.steps, trace.queries = trace.steps + 1, trace.queries + len(part)
             grad = grad if mask is None else grad * mask
-            momentum = momentum.mul_(DECAY).add_(grad / grad.norm().clamp_min(1e-12))
+            momentum = momentum.mul_(DECAY).add_(unit(grad))
             step = self.eps / 10 * (1 - number / self.steps) if self.step is None else self.step
             v = project(v - step * self._direction(momentum), self.norm, self.eps)
         return v
@@ -203,8 +203,7 @@ class UniversalPerturbation(EvasionMethod):
         if self.norm == "linf":
             return momentum.sign()
         if self.norm == "l2":
-            unit: Tensor = momentum / momentum.norm().clamp_min(1e-12)
-            return unit
+            return unit(momentum)
         flat = momentum.flatten()
         most = flat.abs().topk(min(20, len(flat))).indices
         return torch.zeros_like(flat).scatter(0, most, flat[most].sign() / len(most)).view_as(momentum)

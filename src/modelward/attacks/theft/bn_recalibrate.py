@@ -13,7 +13,7 @@ from modelward.attacks.theft.finetune import WHITE_BOX
 from modelward.core.card import Card
 from modelward.core.errors import InputError
 from modelward.core.families import Theft, TheftMethod
-from modelward.core.guard import private_copy
+from modelward.core.guard import plain_copy
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView, Labels
 
@@ -55,7 +55,7 @@ class RecalibrateNorm(TheftMethod):
         self._require(images=(self.images >= 2, ">= 2"), batch=(self.batch >= 2, ">= 2"))
 
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
-        model = private_copy(view.weights).eval()
+        model = plain_copy(view.weights).eval()
         if not norms_of(model):
             raise InputError("this network has no batch normalisation with running statistics; there is nothing to recalibrate")
         chosen = torch.randperm(len(view.images), generator=rng)[: self.images]

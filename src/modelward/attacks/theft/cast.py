@@ -11,7 +11,7 @@ from modelward.attacks.theft.finetune import WHITE_BOX
 from modelward.core.card import Card
 from modelward.core.errors import InputError, UsageError
 from modelward.core.families import Theft, TheftMethod
-from modelward.core.guard import private_copy
+from modelward.core.guard import plain_copy
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView, Labels
 from modelward.models.channels import folds
@@ -54,7 +54,7 @@ class CastWeights(TheftMethod):
     @torch.no_grad()
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
         del rng
-        model = private_copy(view.weights)
+        model = plain_copy(view.weights)
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.is_floating_point():
                 tensor.copy_(tensor.to(TYPES[self.dtype]))
@@ -88,7 +88,7 @@ class FoldNorm(TheftMethod):
     @torch.no_grad()
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
         del rng
-        model = private_copy(view.weights)
+        model = plain_copy(view.weights)
         pairs = folds(model)
         if not pairs:
             raise InputError("no layer of this network is followed by batch normalisation alone; there is nothing to fold")

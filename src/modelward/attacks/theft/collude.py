@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from modelward.core.errors import InputError, UsageError
-from modelward.core.guard import private_copy
+from modelward.core.guard import plain_copy
 
 WAYS = ("average", "median", "min", "max", "splice", "splice-filters")
 
@@ -51,7 +51,7 @@ def collude(copies: Sequence[nn.Module], way: str = "average", *, rng: torch.Gen
     if len(states) < 2 or any(shape != shapes[0] for shape in shapes):
         message = f"collusion needs two or more copies of one model, got {len(states)} that do not all fit each other"
         raise InputError(message)
-    made = private_copy(copies[0])
+    made = plain_copy(copies[0])
     for name, tensor in made.state_dict().items():
         tensor.copy_(_mixed(torch.stack([state[name] for state in states]), way, rng))
     return made.eval()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.families import Theft, TheftMethod
-from modelward.core.guard import private_copy
+from modelward.core.guard import plain_copy
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView
 from modelward.models.parts import head, reinitialise
@@ -59,7 +59,7 @@ class FTAL(TheftMethod):
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
         recipe = self._recipe()  # a wrong setting costs no query
         view = self._few(view)
-        model = private_copy(view.weights)
+        model = plain_copy(view.weights)
         name, layer = head(model)
         if self.retrain_head:
             reinitialise(layer, rng=rng)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.families import Theft, TheftMethod
-from modelward.core.guard import predict, private_copy
+from modelward.core.guard import plain_copy, predict
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView, Labels
 from modelward.marking.heads import drop_outputs, find_head, mix_outputs
@@ -79,7 +79,7 @@ class HeadSurgery(TheftMethod):
             return Theft(drop_outputs(view.weights, range(kept)), view.arch, log=facts)
         if self.how == "merge":
             into = self._nearest(view.weights, kept) if self.into is None else min(self.into, kept - 1)
-            made = self.assemble([private_copy(view.weights)])
+            made = self.assemble([plain_copy(view.weights)])
             for name, value in zip(NUMBERS, (kept, into), strict=True):
                 cast("Tensor", getattr(made, name)).fill_(value)
             return Theft(made, view.arch, log={**facts, "into": into})

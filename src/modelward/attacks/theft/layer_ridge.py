@@ -14,7 +14,7 @@ from modelward.attacks.theft.undoing import card
 from modelward.core.card import Card
 from modelward.core.errors import InputError
 from modelward.core.families import Theft, TheftMethod
-from modelward.core.guard import private_copy
+from modelward.core.guard import plain_copy
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView, Labels
 from modelward.models.assembly import Assembly
@@ -78,7 +78,7 @@ class LayerRidge(TheftMethod):
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
         view.targets()  # labels are what it needs
         own = view.images.few(self.images) if self.images else view.images
-        made = self.assemble([fresh_like(view.weights, rng=rng) if self.untrained else private_copy(view.weights)])
+        made = self.assemble([fresh_like(view.weights, rng=rng) if self.untrained else plain_copy(view.weights)])
         kind = next(made.parts[0].parameters()).dtype
         parts = [self._features(made.parts[0], own.batch(slice(s, s + BATCH)).to(kind)).double() for s in range(0, len(own), BATCH)]
         weight, bias, facts = ridge(torch.cat(parts), F.one_hot(own.labels, made.classes).double())

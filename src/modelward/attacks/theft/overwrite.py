@@ -14,7 +14,7 @@ from modelward.core.card import Card
 from modelward.core.catalogue import find
 from modelward.core.errors import UsageError
 from modelward.core.families import Theft, TheftMethod
-from modelward.core.guard import private_copy
+from modelward.core.guard import plain_copy
 from modelward.core.images import ImageSet
 from modelward.core.ownership import NotTaken, OwnershipMethod
 from modelward.core.result import Trace
@@ -79,7 +79,7 @@ class Overwrite(TheftMethod):
 
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
         scheme = self._scheme()  # a wrong setting costs no query
-        copy = private_copy(view.weights)
+        copy = plain_copy(view.weights)
         images = labelled(view.images, view.targets())
         try:
             model, _ = scheme.protect(copy, images, rng=rng)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.errors import UsageError
 from modelward.core.families import Theft, TheftMethod
-from modelward.core.guard import private_copy
+from modelward.core.guard import plain_copy
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView, Labels
 from modelward.models.parts import weight_layers
@@ -80,7 +80,7 @@ class Prune(TheftMethod):
 
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
         del rng
-        model = private_copy(view.weights)
+        model = plain_copy(view.weights)
         pairs = prune(model, self.sparsity, self.scope)
         trace.steps = 1
         zeroed = sum(int(mask.sum()) for _, mask in pairs)

@@ -10,7 +10,7 @@ import torch
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.errors import UsageError
 from modelward.core.families import Theft, TheftMethod
-from modelward.core.guard import private_copy
+from modelward.core.guard import plain_copy
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView, Labels
 from modelward.models.parts import weight_layers
@@ -45,7 +45,7 @@ class Quantise(TheftMethod):
     @torch.no_grad()
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
         del rng
-        model = private_copy(view.weights)
+        model = plain_copy(view.weights)
         for _, layer in weight_layers(model):
             low, high = layer.weight.aminmax()
             scale = (high - low) / (2**self.bits - 1)

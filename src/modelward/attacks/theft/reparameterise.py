@@ -12,7 +12,7 @@ from modelward.attacks.theft.finetune import BATTERY, WHITE_BOX
 from modelward.core.card import Card
 from modelward.core.errors import InputError
 from modelward.core.families import Theft, TheftMethod
-from modelward.core.guard import predict, private_copy
+from modelward.core.guard import plain_copy, predict
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView, Labels
 from modelward.models.channels import Group, groups
@@ -33,7 +33,7 @@ class Reparameterise(TheftMethod):
 
     @torch.no_grad()
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
-        model = private_copy(view.weights)
+        model = plain_copy(view.weights)
         pixels = view.images.pixels[:CHECKED]
         before = predict(model, pixels)
         found = groups(model, scaling=self.scaling)

@@ -10,7 +10,7 @@ import torch
 from modelward.attacks.theft.finetune import WHITE_BOX
 from modelward.core.card import Card
 from modelward.core.families import Theft, TheftMethod
-from modelward.core.guard import private_copy
+from modelward.core.guard import plain_copy
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView, Labels
 from modelward.models.parts import head
@@ -54,7 +54,7 @@ class ShiftLogits(TheftMethod):
 
     @torch.no_grad()
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
-        model = private_copy(view.weights)
+        model = plain_copy(view.weights)
         _, layer = head(model)
         shift = torch.randn(layer.weight.shape[1:], generator=rng) * layer.weight.std() * self.scale
         layer.weight.add_(shift)

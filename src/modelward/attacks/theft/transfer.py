@@ -10,7 +10,7 @@ import torch
 from modelward.attacks.theft.finetune import BATTERY, WHITE_BOX
 from modelward.core.card import Card
 from modelward.core.families import Theft, TheftMethod
-from modelward.core.guard import private_copy
+from modelward.core.guard import plain_copy
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView, Labels
 from modelward.models.parts import replace_head
@@ -54,7 +54,7 @@ class Transfer(TheftMethod):
 
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
         recipe = Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, schedule="constant")
-        model = private_copy(view.weights)
+        model = plain_copy(view.weights)
         name, layer = replace_head(model, len(view.images.classes), rng=rng)
         if self.only_head:
             for parameter in model.parameters():

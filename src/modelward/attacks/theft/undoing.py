@@ -8,7 +8,7 @@ from torch import nn
 
 from modelward.attacks.theft.bn_recalibrate import norms_of, renew_statistics
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
-from modelward.core.guard import private_copy
+from modelward.core.guard import plain_copy
 from modelward.core.view import AttackerView
 from modelward.imaging.quantise import to_float
 from modelward.marking.saliency import Saliency
@@ -39,7 +39,7 @@ def bench(view: AttackerView, *, images: int, norms: bool) -> Bench:
         the running statistics of batch normalisation are measured anew on them first, where there are any.
     """
     own = view.images.few(images) if images else view.images
-    model = private_copy(view.weights).eval()
+    model = plain_copy(view.weights).eval()
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.contiguous()  # entries are counted row by row
     if norms:

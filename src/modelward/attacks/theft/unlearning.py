@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from modelward.attacks.theft.finetune import WHITE_BOX
 from modelward.core.families import Theft, TheftMethod
-from modelward.core.guard import predict, private_copy
+from modelward.core.guard import plain_copy, predict
 from modelward.core.images import ImageSet
 from modelward.core.result import Trace
 from modelward.core.rng import generator, spawn
@@ -179,7 +179,7 @@ class ScanningTheft(TheftMethod, ABC):
         return scan(model, images, plan=self.plan, restarts=self.restarts, gate=self.gate, success=self.success, rng=rng)
 
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
-        model = private_copy(view.weights)
+        model = plain_copy(view.weights)
         ground = Ground.of(view, self.clean, 0.2, rng=rng)
         epochs, log = self._remove(model, ground, rng=rng, trace=trace)
         trace.steps += epochs

@@ -10,7 +10,7 @@ import torch
 from modelward.attacks.theft.finetune import BATTERY, WHITE_BOX
 from modelward.core.card import Card
 from modelward.core.families import Theft, TheftMethod
-from modelward.core.guard import private_copy
+from modelward.core.guard import plain_copy
 from modelward.core.result import Trace
 from modelward.core.view import AttackerView, Labels
 from modelward.models.parts import weight_layers
@@ -48,7 +48,7 @@ class WeightNoise(TheftMethod):
 
     @torch.no_grad()
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
-        model = private_copy(view.weights)
+        model = plain_copy(view.weights)
         for _, layer in weight_layers(model):
             layer.weight.add_(torch.randn(layer.weight.shape, generator=rng), alpha=self.sigma * float(layer.weight.std(correction=0)))
         trace.steps = 1

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from modelward.attacks.theft.finetune import BATTERY
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.families import Theft, TheftMethod
-from modelward.core.guard import private_copy
+from modelward.core.guard import plain_copy
 from modelward.core.result import Trace
 from modelward.core.rng import generator
 from modelward.core.view import AttackerView, Labels
@@ -39,7 +39,7 @@ class Wrapping(TheftMethod):
     labels: ClassVar[tuple[Labels, ...]] = (Labels.TRUE, Labels.STOLEN, Labels.NONE)
 
     def _steal(self, view: AttackerView, *, rng: torch.Generator, trace: Trace) -> Theft:
-        assembly = self.assemble([private_copy(view.weights)])
+        assembly = self.assemble([plain_copy(view.weights)])
         trace.steps = 1
         facts = self._equip(assembly, view, rng=rng, trace=trace)
         return Theft(assembly, view.arch, log={"epochs": 0, **facts})
