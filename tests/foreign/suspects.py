@@ -235,9 +235,11 @@ def thieves(world: World, stolen: nn.Module, *, seed: int = 0) -> list[Suspected
     """Return 14 thieves who had the weights of ``stolen`` and 14 who only asked it."""
     stolen = copy.deepcopy(stolen).eval()
     net, own = world.foreign.net, world.others
-    tune = Script(net=net, start=stolen.state_dict(), classes=len(own.classes))
+    with torch.no_grad():
+        outputs = stolen(own.pixels[:1].float() / 255).shape[1]  # one more than the classes where the owner added one
+    tune = Script(net=net, start=stolen.state_dict(), classes=outputs)
     taught, still = tune.but(teacher=stolen, hard=True), tune.but(epochs=0)
-    learn = Script(net=net, epochs=15, teacher=stolen, classes=len(own.classes))
+    learn = Script(net=net, epochs=15, teacher=stolen, classes=outputs)
     strange = [name for name in ("vgg", "strided", "res", "mixer", "lenet") if name != net]
     plans: Sequence[tuple[str, str, Script, Change | None, Change | None]] = [
         *(("fine-tune all, true labels", "weights", tune.but(rate=rate, epochs=epochs), None, None) for rate, epochs in ((1e-4, 5), (5e-4, 8), (1e-3, 8))),

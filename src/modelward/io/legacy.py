@@ -67,25 +67,30 @@ def check_archive(path: Path) -> None:
         raise UnsafeFileError(message)
     with open_zip(path) as archive:
         entries = archive.infolist()
-    names = [entry.filename for entry in entries]
-    why = None
-    if len(entries) > MEMBER_CAP:
-        why = f"it has {len(entries):,} members"
-    elif any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        why = "it is compressed, as torch never writes it; a small file could fill the memory"
-    elif sum(entry.file_size for entry in entries) > FILE_CAP:
-        why = "it unpacks to more than 2 GiB"
-    elif sum(entry.file_size for entry in entries) > path.stat().st_size:
-        why = "its members overlap"
-    elif len(set(names)) != len(names):
-        why = "a name occurs twice"
-    elif any(name.startswith("/") or ".." in name.split("/") for name in names) or len({name.split("/")[0] for name in names}) != 1:
-        why = "its names do not lie in one folder"
-    elif not any(name.endswith("/data.pkl") for name in names):
-        why = "it holds no data.pkl"
+    why = _why_not(entries, path.stat().st_size)
     if why:
         message = f"{path.name} was refused: {why}"
         raise UnsafeFileError(message)
+
+
+def _why_not(entries: list[zipfile.ZipInfo], size: int) -> str | None:
+    """Return what about the members of an archive of ``size`` bytes is not as torch's own writer makes it, as a clause."""
+    names = [entry.filename for entry in entries]
+    script = any("/code/" in name or name.endswith("/constants.pkl") for name in names)
+    found = {
+        f"it has {len(entries):,} members": len(entries) > MEMBER_CAP,
+        "it is a TorchScript archive, which holds code; save the state dict instead: torch.save(model.state_dict(), FILE)": script,
+        "it is compressed, as torch never writes it; a small file could fill the memory": any(
+            entry.compress_type != zipfile.ZIP_STORED for entry in entries
+        ),
+        "it unpacks to more than 2 GiB": sum(entry.file_size for entry in entries) > FILE_CAP,
+        "its members overlap": sum(entry.file_size for entry in entries) > size,
+        "a name occurs twice": len(set(names)) != len(names),
+        "its names do not lie in one folder": any(name.startswith("/") or ".." in name.split("/") for name in names)
+        or len({name.split("/")[0] for name in names}) != 1,
+        "it holds no data.pkl": not any(name.endswith("/data.pkl") for name in names),
+    }
+    return next((why for why, holds in found.items() if holds), None)
 
 
 def _run_child(source: Path, out: Path, seconds: float) -> None:

@@ -12,6 +12,7 @@ from modelward.core.errors import InputError
 from modelward.core.guard import frozen, type_name
 from modelward.core.rng import forked, generator
 from modelward.models.custom import aligned
+from modelward.models.names import completed, unwrapped
 from modelward.models.net import Net
 from modelward.models.nets import ARCHITECTURES
 
@@ -31,8 +32,10 @@ def fill(model: Net, tensors: dict[str, Tensor], name: str) -> None:
         settle(model.body)  # such a file holds what the weights compute to
     wanted = model.state_dict()
     own = model.arch.partition(":")[0] not in ARCHITECTURES
+    tensors = unwrapped(tensors, {**wanted, **model.body.state_dict()})
     if own:
-        tensors = aligned(model.body, tensors)
+        tensors = aligned(model.body, completed(model.body, tensors))
+    tensors = completed(model, tensors)
     missing = sorted(set(wanted) - set(tensors) - NORMALISATION)
     extra = sorted(set(tensors) - set(wanted))
     wrong = [key for key in wanted if key in tensors and wanted[key].shape != tensors[key].shape]
