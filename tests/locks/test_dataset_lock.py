@@ -29,7 +29,7 @@ from modelward.models import Net
 
 SECRET = b"s" * 32
 ROWS: dict[str, dict[str, Any]] = {
-    "paper": {"variant": "paper", "steps": 8}, "hardened": {}, "features": {"shared": "features"},
+    "paper": {"variant": "paper", "steps": 8}, "hardened": {}, "pattern": {"shared": "pattern"},
     "fine": {"block": 2, "unit": 2, "finish": 3}, "random": {"guide": "random", "steps": 3},
     "sidecar": {"backend": "sidecar"}, "pixel": {"backend": "sidecar", "form": "pixel", "steps": 3},
 }  # fmt: skip

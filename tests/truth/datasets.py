@@ -28,6 +28,7 @@ CHANGES: dict[str, Mapping[str, Any]] = {
 OPTIMISERS = ("adam", "sgd")
 SURROGATE = "lenet5"
 COUNT, TEST = 3000, 1000
+PATTERN = DatasetLock(eps=20, unit=10, shared="pattern")
 
 
 def owned() -> tuple[ImageSet, ImageSet]:
@@ -58,10 +59,10 @@ def variants() -> dict[str, Callable[[ImageSet], ImageSet]]:
     """Return what a thief may train on, by name."""
     return {
         "clean": lambda images: images,
-        "features": lambda images: _locked(images, DatasetLock(eps=20, unit=10, shared="features")),
-        "pattern": lambda images: _locked(images, DatasetLock(eps=20, unit=10)),
-        "pattern, means of 50 originals": lambda images: mended(images, _locked(images, DatasetLock(eps=20, unit=10))),
-        "dealt at random": lambda images: shuffled(images, _locked(images, DatasetLock(eps=20, unit=10))),
+        "features": lambda images: _locked(images, DatasetLock(eps=20, unit=10)),
+        "pattern": lambda images: _locked(images, PATTERN),
+        "pattern, means of 50 originals": lambda images: mended(images, _locked(images, PATTERN)),
+        "dealt at random": lambda images: shuffled(images, _locked(images, PATTERN)),
     }
 
 

@@ -48,7 +48,7 @@ class Task:
 
 
 OTHERS: dict[str, Fields] = {
-    "paper": {"variant": "paper"}, "features": {"shared": "features"}, "one derangement": {"shared": "features", "mixed": 1},
+    "paper": {"variant": "paper"}, "pattern": {"shared": "pattern"}, "one derangement": {"mixed": 1},
     "random guides": {"guide": "random"},
     "ten steps of each image's own": {"finish": 10}, "blocks of 2": {"block": 2}, "pixels, sidecar": {"form": "pixel", "backend": "sidecar"},
 }  # fmt: skip
