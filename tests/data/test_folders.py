@@ -56,10 +56,35 @@ def test_val_is_left_out_where_there_is_a_test_folder() -> None:
     assert tree.notes == ("1 images outside the class folders were left out",)
 
 
+def test_no_class_vanishes_without_a_word() -> None:
+    tree = read_tree(["s/ant/1.png", "s/bee/1.jfif", "s/bee/2.txt", "s/cat/1.xyz", "s/cat/2.xyz", "s/README"], "toy")
+    assert {entry.class_name for entry in tree.entries} == {"ant", "bee"}
+    assert tree.notes == (
+        "files that are not read were left out: 1 .txt",
+        "folder cat is no class: it holds no image that is read, and 2 other files",
+    )
+    with pytest.raises(InputError, match="the class folder 'cat' holds no image"):
+        read_tree(["s/ant/1.png", "s/bee/1.png", "s/cat/1.jxl"], "toy")
+
+
+def test_a_split_inside_a_split_of_its_name_is_one() -> None:
+    files = [f"{side}/{side}/{word}/{n}.png" for side in ("train", "test") for word in ("ant", "bee") for n in range(2)]
+    for top in ("", "set/"):
+        tree = read_tree([top + path for path in files], "toy")
+        assert {entry.class_name for entry in tree.entries} == {"ant", "bee"}
+        assert (tree.split, tree.notes, sum(entry.test for entry in tree.entries)) == (True, (), 4)
+
+
+def test_a_name_in_two_forms_of_unicode_is_one_class() -> None:
+    tree = read_tree(["train/caf\u00e9/1.png", "train/tea/1.png", "test/cafe\u0301/1.png", "test/tea/1.png"], "toy")
+    assert {entry.class_name for entry in tree.entries} == {"caf\u00e9", "tea"}
+    assert tree.notes == ()
+
+
 def test_images_that_are_no_entries_are_named() -> None:
     tree = read_tree(["a/1.png", "a/2.bmp", "b/1.png", "x.png", ".hidden.png", "notes.txt"], "toy")
     assert tree.left_out == ("a/2.bmp", "x.png")
-    assert tree.notes == ("1 images outside the class folders were left out",)
+    assert tree.notes == ("1 images outside the class folders were left out", "files that are not read were left out: 1 .bmp")
 
 
 def test_hidden_files_and_other_files_are_no_images() -> None:

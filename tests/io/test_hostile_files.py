@@ -137,7 +137,7 @@ def zip_of(tmp_path, entries, **options):
 
 
 def test_archives_lead_nowhere(tmp_path):
-    for name in ("../up", "/etc/x", "a/../../b", "C:/x", "a\\b"):
+    for name in ("../up", "/etc/x", "a/../../b", "C:/x", "..\\up", "a\\..\\..\\b", "C:\\x", "\\\\server\\x", "\\etc\\x"):
         with pytest.raises(UnsafeFileError):
             archives.ZipFolder(zip_of(tmp_path, [(name, b"x")]))
     link = zipfile.ZipInfo("link")
@@ -146,6 +146,12 @@ def test_archives_lead_nowhere(tmp_path):
         archives.ZipFolder(zip_of(tmp_path, [(link, b"/etc/passwd")]))
     with pytest.raises(UnsafeFileError, match="unpacks"):
         archives.ZipFolder(zip_of(tmp_path, [("bomb", b"\0" * 2_000_000)], compression=zipfile.ZIP_DEFLATED))
+    with pytest.raises(UnsafeFileError, match="twice"):
+        archives.ZipFolder(zip_of(tmp_path, [("a/1", b"one"), ("a\\1", b"two")]))
+    for names in (("set\\a\\1", "set\\b\\2"), ("./set/a/1", "./set/b/2"), ("set//a/1", "set/b//2")):
+        with archives.ZipFolder(zip_of(tmp_path, [(name, name.encode()) for name in names])) as folder:
+            assert folder.names == ["set/a/1", "set/b/2"]
+            assert folder.read("set/b/2") == names[1].encode()
     with archives.ZipFolder(zip_of(tmp_path, [("b/2", b"two"), ("a/1", b"one")])) as folder:
         assert list(folder) == folder.names == ["a/1", "b/2"]
         assert folder.read("b/2") == b"two"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from modelward.core.errors import InputError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".pgm", ".ppm"})
-FOREIGN = frozenset({".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jp2"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".pgm", ".ppm"})
+FOREIGN = frozenset(
+    {".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".pbm", ".pnm", ".dng", ".tga", ".dds", ".exr"}
+)
 TRAIN = frozenset({"train", "training"})
 TEST = ("test", "testing", "val", "valid", "validation")
 FILE_CAP = 5_000_000
@@ -116,8 +120,25 @@ def _test_folder(tops: Iterable[str], name: str) -> tuple[str, str] | None:
 def _entries(paths: list[tuple[str, ...]], full: dict[tuple[str, ...], str], sides: tuple[str, str] | None) -> list[Entry]:
     """Turn split paths into entries; files outside class folders and outside the two split folders are left out."""
     if sides is None:
-        return [Entry(full[parts], parts[0], test=False) for parts in paths if len(parts) > 1]
-    return [Entry(full[parts], parts[1], test=parts[0] == sides[1]) for parts in paths if len(parts) > 2 and parts[0] in sides]
+        return [Entry(full[parts], _composed(parts[0]), test=False) for parts in paths if len(parts) > 1]
+    return [Entry(full[parts], _composed(parts[1]), test=parts[0] == sides[1]) for parts in paths if len(parts) > 2 and parts[0] in sides]
+
+
+def _composed(name: str) -> str:
+    """Return a folder's name in the form in which names are compared: some systems write accents as characters of their own."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _once(paths: list[tuple[str, ...]], sides: tuple[str, str] | None) -> list[tuple[str, ...]]:
+    """Take out a split folder that lies in one of its name, as in ``train/train/CLASS/image``."""
+    if sides is None:
+        return paths
+    doubled = [
+        side
+        for side in sides
+        if all(len(parts) > 3 and parts[1].lower() == side.lower() for parts in paths if parts[0] == side and len(parts) > 1)
+    ]
+    return [parts[:1] + parts[2:] if parts[0] in doubled and len(parts) > 1 else parts for parts in paths]
 
 
 def _raw(name: str) -> bytes:
@@ -133,8 +154,8 @@ def _order(entry: Entry) -> tuple[bool, bytes, bytes]:
 def _bare_classes(bare: Iterable[tuple[str, ...]], known: set[str], sides: tuple[str, str] | None) -> list[str]:
     """Return class folders without a readable image: dropping them silently would renumber the classes after them."""
     if sides is None:
-        return sorted({parts[0] for parts in bare} - known)
-    return sorted({parts[1] for parts in bare if parts[0] in sides and len(parts) > 1} - known)
+        return sorted({_composed(parts[0]) for parts in bare} - known)
+    return sorted({_composed(parts[1]) for parts in bare if parts[0] in sides and len(parts) > 1} - known)
 
 
 def read_tree(files: Iterable[str], name: str) -> Tree:
@@ -162,6 +183,7 @@ def read_tree(files: Iterable[str], name: str) -> Tree:
     stripped = _without_top(images)
     top = images[0][: len(images[0]) - len(stripped[0])]
     sides = _test_folder({parts[0] for parts in stripped if len(parts) > 1}, name)
+    stripped = _once(stripped, sides)
     entries = _entries(stripped, {short: full[parts] for short, parts in zip(stripped, images, strict=True)}, sides)
     classes = {entry.class_name for entry in entries}
     bare = [_folder(path) for path in full.values() if path.endswith("/") or _suffix(path) in FOREIGN]
@@ -178,7 +200,28 @@ def read_tree(files: Iterable[str], name: str) -> Tree:
         raise InputError(message)
     taken = {entry.path for entry in entries}
     left_out = sorted((path for path in full.values() if _suffix(path) in SUFFIXES | FOREIGN and path not in taken), key=_raw)
-    return Tree(tuple(sorted(entries, key=_order)), sides is not None, _notes(entries, len(images), sides), tuple(left_out))
+    notes = (*_notes(entries, len(images), sides), *_unread(full.values(), entries))
+    return Tree(tuple(sorted(entries, key=_order)), sides is not None, notes, tuple(left_out))
+
+
+def _unread(paths: Iterable[str], entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Say which files beside the images are of a kind that is not read, and which folders beside the classes hold nothing but them."""
+    classes = {entry.path.rpartition("/")[0] for entry in entries}
+    beside = {folder.rpartition("/")[0] for folder in classes}
+    kinds, folders = Counter[str](), Counter[str]()
+    for path in paths:
+        here = path.rpartition("/")[0]
+        if path.endswith("/") or _suffix(path) in SUFFIXES:
+            continue
+        if here in classes:
+            kinds[_suffix(path) or "no suffix"] += 1
+        elif here.rpartition("/")[0] in beside and here and here not in beside:
+            folders[here.rpartition("/")[2]] += 1
+    found = ["files that are not read were left out: " + ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))] if kinds else []
+    return (
+        *found,
+        *(f"folder {name} is no class: it holds no image that is read, and {n} other files" for name, n in sorted(folders.items())),
+    )
 
 
 def _notes(entries: list[Entry], images: int, sides: tuple[str, str] | None) -> tuple[str, ...]:

@@ -87,10 +87,15 @@ def open_zip(path: Path | str) -> zipfile.ZipFile:
     return archive
 
 
+def _told(entry: zipfile.ZipInfo) -> str:
+    """Return a member's name with ``/`` between its parts: some archivers write backslashes, or begin with ``./``."""
+    return "/".join(PurePosixPath(entry.filename.replace("\\", "/")).parts).replace("//", "/", 1)
+
+
 def _why_not(entry: zipfile.ZipInfo) -> str | None:
     """Return why a member is refused by its directory entry alone, or ``None``."""
-    parts, name = PurePosixPath(entry.filename).parts, f"{entry.filename!r:.120}"
-    if not parts or parts[0] == "/" or ".." in parts or "\\" in entry.filename or "\0" in entry.filename or ":" in parts[0]:
+    parts, name = PurePosixPath(_told(entry)).parts, f"{entry.filename!r:.120}"
+    if not parts or parts[0].startswith("/") or ".." in parts or "\0" in entry.filename or ":" in parts[0]:
         return f"the name {name} leads out of the archive"
     if stat.S_ISLNK(entry.external_attr >> 16):
         return f"{name} is a link"
@@ -136,12 +141,13 @@ class ZipFolder:
             self._refuse(f"it has {len(entries):,} members, more than {MEMBER_CAP:,}")
         found: dict[str, zipfile.ZipInfo] = {}
         for entry in entries:
-            if entry.filename.endswith("/"):
+            if entry.filename.endswith(("/", "\\")):
                 continue
-            why = f"the name {entry.filename!r:.120} occurs twice" if entry.filename in found else _why_not(entry)
+            name = _told(entry)
+            why = f"the name {entry.filename!r:.120} occurs twice" if name in found else _why_not(entry)
             if why:
                 self._refuse(why)
-            found[entry.filename] = entry
+            found[name] = entry
         if sum(entry.file_size for entry in found.values()) > TOTAL_BYTES:
             self._refuse(f"it unpacks to more than {TOTAL_BYTES:,} bytes")
         if sum(entry.compress_size for entry in found.values()) > self.path.stat().st_size:
