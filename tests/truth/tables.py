@@ -118,7 +118,7 @@ def _lessons(rows: Sequence[Row]) -> list[list[Any]]:
     lines = []
     for (recipe, net), own in _grouped(rows, "recipe", "method"):
         lost = [
-            100 * (clean[net, one["change"], one["optimiser"]] - one["value"])
+            round(100 * (clean[net, one["change"], one["optimiser"]] - one["value"]), 6)
             for one in own
             if (net, one["change"], one["optimiser"]) in clean
         ]
