@@ -21,6 +21,8 @@ from modelward.io.sniff import kind_of
 from modelward.io.tables import read_answers_csv
 from modelward.models import Convention
 
+ADDED = 16  # classes that a mark may have added
+
 
 def answered(path: Path, probes: Tensor, key: Key, convention: Convention | None = None) -> Suspect | None:
     """Return the suspect that an ONNX file or ``answers.csv`` stands for, or ``None`` for a file of weights.
@@ -42,7 +44,7 @@ def answered(path: Path, probes: Tensor, key: Key, convention: Convention | None
     kind = kind_of(path)
     if kind in {"csv", "text"} or path.suffix.lower() == ".csv":
         refuse_convention(convention, path.name)
-        return _collected(read_answers_csv(path, probe_names(len(probes)), len(_classes(key)) or None), path.name)
+        return _collected(read_answers_csv(path, probe_names(len(probes)), _outputs(key)), path.name)
     if kind == "onnx" or path.suffix.lower() == ".onnx":
         pixels, affine = _prepared(probes, convention)
         answers, notes = ask_onnx(path, pixels, len(known_classes(key, path.name)), affine=affine)
@@ -101,6 +103,13 @@ def _collected(answers: Answers, name: str, notes: Sequence[str] = (), extra: in
 def _classes(key: Key) -> tuple[str, ...]:
     """Return the class names that the key knows, or none."""
     return tuple(map(str, key.fact(list, "classes"))) if "classes" in key.facts else ()
+
+
+def _outputs(key: Key) -> int | None:
+    """Return how many classes an answer may name, where the key knows them: those of the task, and one that a mark added."""
+    classes, labels = len(_classes(key)), key.tensors.get("labels")
+    added = int(labels.max()) + 1 if labels is not None and labels.numel() and not labels.is_floating_point() else 0
+    return min(max(classes, added), classes + ADDED) if classes else None
 
 
 def known_classes(key: Key, name: str) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ def read_idx_pair(images: Path, labels: Path, name: str, *, digests: Mapping[str
 
 def _idx_file(folder: Path, sides: tuple[str, ...], kind: str) -> Path | None:
     """Return the IDX file of one side and kind, by the names in use: ``t10k-labels-idx1-ubyte.gz``, ``test-labels.idx``."""
-    found = sorted(path for side in sides for path in folder.glob(f"{side}-{kind}*") if "idx" in path.name)
+    found = sorted(path for side in sides for path in folder.glob(f"{side}-{kind}*") if "idx" in path.name and path.is_file())
     return found[0] if found else None
 
 

@@ -92,7 +92,7 @@ def _told(entry: zipfile.ZipInfo) -> str:
     return "/".join(PurePosixPath(entry.filename.replace("\\", "/")).parts).replace("//", "/", 1)
 
 
-def _why_not(entry: zipfile.ZipInfo) -> str | None:
+def _why_not(entry: zipfile.ZipInfo, most: int, free: int) -> str | None:
     """Return why a member is refused by its directory entry alone, or ``None``."""
     parts, name = PurePosixPath(_told(entry)).parts, f"{entry.filename!r:.120}"
     if not parts or parts[0].startswith("/") or ".." in parts or "\0" in entry.filename or ":" in parts[0]:
@@ -103,7 +103,7 @@ def _why_not(entry: zipfile.ZipInfo) -> str | None:
         return f"{name} is encrypted"
     if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         return f"{name} is packed in an unusual way; use stored or deflated members"
-    if entry.file_size > MEMBER_BYTES or entry.file_size > max(RATIO_FREE, RATIO_CAP * entry.compress_size):
+    if entry.file_size > most or entry.file_size > max(free, RATIO_CAP * entry.compress_size):
         return f"{name} unpacks to {entry.file_size:,} bytes"
     return None
 
@@ -117,6 +117,8 @@ class ZipFolder:
         a zip archive. Its directory is checked before anything is read: at most 200,000 members, no ``..``, no absolute names, no
         links, no duplicates, no overlaps, no encryption, nothing but stored and deflated members, none of more than 128 MiB, none over
         1 MiB that unpacks to more than 200 times its size, 8 GiB together.
+    most, free
+        other bounds in bytes for one member, and for what may unpack to any multiple of its size: labels in order pack 1,000 to 1.
 
     Raises
     ------
@@ -126,8 +128,8 @@ class ZipFolder:
         when it is no zip.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, *, most: int = MEMBER_BYTES, free: int = RATIO_FREE) -> None:
+        self.path, self._most, self._free = Path(path), most, free
         self._zip = open_zip(self.path)
         try:
             self._members = self._checked(self._zip.infolist())
@@ -144,7 +146,7 @@ class ZipFolder:
             if entry.filename.endswith(("/", "\\")):
                 continue
             name = _told(entry)
-            why = f"the name {entry.filename!r:.120} occurs twice" if name in found else _why_not(entry)
+            why = f"the name {entry.filename!r:.120} occurs twice" if name in found else _why_not(entry, self._most, self._free)
             if why:
                 self._refuse(why)
             found[name] = entry

@@ -17,6 +17,7 @@ from modelward.io.archives import ZipFolder
 from modelward.io.files import one_line, read_bytes, read_head
 
 ARRAY_CAP = 2 * 2**30
+LABELS = 64 * 2**20  # of an array that may be packed as tightly as it can be: eight million labels
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 AnyArray = NDArray[np.generic]
 
@@ -88,7 +89,7 @@ def read_npz(path: Path | str) -> dict[str, AnyArray]:
     """Return the arrays of an ``.npz`` file (or of one ``.npy``, called ``"array"``) by name."""
     name = Path(path).name
     if read_head(path, 4) == b"PK\x03\x04":
-        with ZipFolder(path) as folder:
+        with ZipFolder(path, most=ARRAY_CAP, free=LABELS) as folder:
             return {
                 member.removesuffix(".npy"): _npy(folder.read(member), f"{name}:{one_line(member)}")
                 for member in folder.names

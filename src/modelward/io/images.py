@@ -85,8 +85,9 @@ def _pixels(image: Image.Image, size: tuple[int, int] | None, grey: bool | None)
     """Decode, flatten to one or three channels of 8 bits, resize."""
     image.load()
     if image.mode.startswith("I"):  # the decoders scale every deep image to 16 bits, whatever its content
-        wide = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray(np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8))
+        wide, clear = np.asarray(image, dtype=np.float64), image.info.get("transparency")
+        narrow = np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8)
+        image = Image.fromarray(np.where(wide == clear, np.uint8(255), narrow) if isinstance(clear, int) else narrow)
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("L" if image.mode in {"L", "LA", "1"} else "RGB")

@@ -73,7 +73,7 @@ def read_answers_csv(path: Path | str, expected: Sequence[str], classes: int | N
     _require_files(found, expected, name)
     ordered = [(file, found[file]) for file in expected]
     if form == "label":
-        return Answers(labels=np.array([_label(file, cells[0], name) for file, cells in ordered], dtype=np.int64))
+        return Answers(labels=np.array([_label(file, cells[0], name, classes) for file, cells in ordered], dtype=np.int64))
     if form == "best":
         return _best(ordered, classes, name)
     decimals = decimals_of(cell for _, cells in ordered for cell in cells)
@@ -137,7 +137,8 @@ def _label(file: str, cell: str, name: str, classes: int | None = None) -> int:
         message = f"{name}: the label of {file!r} is {cell[:20]!r}, not a class number from 0"
         raise FormatError(message)
     if classes is not None and int(text) >= classes:
-        message = f"{name}: the label of {file!r} is {int(text)}, the key's model has classes 0 to {classes - 1}"
+        hint = "; do they count from 1?" if int(text) == classes else ""
+        message = f"{name}: the label of {file!r} is {int(text)}, the key's model has classes 0 to {classes - 1}{hint}"
         raise FormatError(message)
     return int(text)
 
