@@ -31,7 +31,7 @@ def ask(key):
     ("dress", "note"),
     [
         ({}, None), ({"batch": 1}, None), ({"batch": 7}, None), ({"tail": ("Softmax",)}, None), ({"kind": "uint8"}, "uint8"),
-        ({"layout": "NHWC"}, "NHWC"), ({"sizes": ("c", "h", "w")}, None), ({"kind": "float16"}, None),
+        ({"layout": "NHWC"}, "NHWC"), ({"sizes": ("c", "h", "w")}, "read as NCHW"), ({"kind": "float16"}, None),
     ],
     ids=str,
 )  # fmt: skip

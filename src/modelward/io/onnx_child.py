@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from modelward.io.safetensors import dump_arrays, load_arrays
 MEMORY = 8 * 2**30
 FILE_BYTES = 2 * 2**30
 UNFIT, UNSAFE = 3, 5
+MANY = 8  # answers that are not all sorted by chance
 
 
 def limit(seconds: int) -> None:
@@ -49,16 +51,19 @@ def answer(data: bytes, pixels: NDArray[np.uint8], classes: int, affine: NDArray
         raise Refused("it takes whole pixels (uint8): --range, --mean and --std do not apply to it")
     session = _session(data)
     parts: list[NDArray[Any]] = []
+    notes = dict.fromkeys(feed.notes)
     for start in range(0, len(pixels), feed.batch):
         part = pixels[start : start + feed.batch]
         count = len(part)
         if feed.fixed and count < feed.batch:
             part = np.concatenate([part, np.repeat(part[-1:], feed.batch - count, axis=0)])
         outputs = session.run(None, {feed.name: batch(part, feed, affine)})
-        parts.append(pick(outputs, len(part), classes)[:count])
+        chosen, more = pick(outputs, len(part), classes)
+        parts.append(chosen[:count])
+        notes |= dict.fromkeys(more)
     if len({part.shape[1:] for part in parts}) > 1:
         raise Refused("its answers change shape from batch to batch")
-    return np.concatenate(parts), feed
+    return np.concatenate(parts), replace(feed, notes=tuple(notes))
 
 
 def _session(data: bytes) -> Any:
@@ -83,29 +88,64 @@ def batch(part: NDArray[np.uint8], feed: Feed, affine: NDArray[np.float32] | Non
     return np.ascontiguousarray(made if feed.layout == "NCHW" else made.transpose(0, 2, 3, 1))
 
 
-def pick(outputs: list[Any], count: int, classes: int) -> NDArray[Any]:
-    """Return the output that answers for ``count`` images: numbers (count, classes), else class numbers (count,)."""
+def pick(outputs: list[Any], count: int, classes: int) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return the output that answers for ``count`` images, numbers (count, classes), else class numbers (count,), and what is odd about it."""
     arrays = [output for output in outputs if isinstance(output, np.ndarray) and output.ndim and len(output) == count]
     flat = [array.reshape(count, -1) for array in arrays if count]
     scores = [array for array in flat if array.dtype.kind == "f" and array.shape[1] == classes]
     labels = [array[:, 0] for array in flat if array.dtype.kind in "iu" and array.shape[1] == 1]
+    ranks = [array.astype(np.int64) for array in flat if array.dtype.kind in "iu" and array.shape[1] > 1]
+    best = [rank for rank in ranks if any(_sorted(array) and array.shape == rank.shape for array in flat if array.dtype.kind == "f")]
+    if best and len(np.unique(best[0][0])) == best[0].shape[1]:
+        return _unsorted(scores, best[0], classes)
+    notes = ("The ONNX file has several outputs of one number a class: the first was read.",) if len(scores) > 1 else ()
     if scores:
+        _require_unsorted(scores[0])
         with np.errstate(over="ignore"):
             found: NDArray[Any] = scores[0].astype(np.float32)
         broken = int((~np.isfinite(found)).any(1).sum())
         if broken:
             message = f"it answered with NaN or infinite numbers for {broken} of {count} images of a batch"
             raise Refused(message)
-        return found
+        return found, notes
     if labels:
-        chosen = labels[0].astype(np.int64)
-        if chosen.min() < 0 or chosen.max() >= classes:
-            message = f"it answered with classes {chosen.min()} to {chosen.max()}, the key's model has classes 0 to {classes - 1}"
-            raise Refused(message)
-        return chosen
+        return _labels(labels[0], classes), ()
     shapes = ", ".join("x".join(map(str, output.shape)) if isinstance(output, np.ndarray) else "no array" for output in outputs[:4])
     message = f"its outputs for {count} images are {shapes}; the key's model has {classes} classes, so one of {count}x{classes} is needed"
     raise Refused(message)
+
+
+def _labels(given: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    """Return class numbers; raises `Refused` for others than the key's model has."""
+    chosen = given.astype(np.int64)
+    if chosen.min() < 0 or chosen.max() >= classes:
+        message = f"it answered with classes {chosen.min()} to {chosen.max()}, the key's model has classes 0 to {classes - 1}"
+        raise Refused(message)
+    return chosen
+
+
+def _sorted(scores: NDArray[Any]) -> bool:
+    """Return whether the numbers of every row fall, and not all rows are one."""
+    return bool((np.diff(scores, axis=1) <= 0).all()) and bool((scores != scores[:1]).any())
+
+
+def _unsorted(scores: list[NDArray[Any]], ranks: NDArray[np.int64], classes: int) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return what a graph that ends in TopK answers: the numbers at their classes where there is one for each, else the best class."""
+    _labels(ranks.ravel(), classes)
+    values = next((array for array in scores if array.shape == ranks.shape and _sorted(array)), None)
+    if values is None or not np.isfinite(values).all() or (np.sort(ranks, axis=1) != np.arange(classes)).any():
+        return _labels(ranks[:, 0], classes), ("The ONNX file answers with its best classes: the first of them was read.",)
+    found = np.empty(values.shape, np.float32)
+    np.put_along_axis(found, ranks, values.astype(np.float32), axis=1)
+    return found, ("The ONNX file sorts its answers: they were put back to their classes.",)
+
+
+def _require_unsorted(scores: NDArray[Any]) -> None:
+    """Raise `Refused` for numbers that are sorted in every row, of classes that the file does not tell."""
+    if len(scores) >= MANY and scores.shape[1] > 2 and _sorted(scores):
+        raise Refused(
+            "its numbers fall from the first class to the last for every image: they are sorted, and it does not say by which classes"
+        )
 
 
 def main(source: str, images: str, target: str, classes: str, seconds: str) -> int:

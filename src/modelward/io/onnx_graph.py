@@ -49,7 +49,29 @@ def check(model: Any, shape: tuple[int, int, int]) -> Feed:
     _require_modest_functions(model)
     drawn = sorted({node.op_type for node in nodes} & RANDOM)
     notes = (f"The ONNX graph draws random numbers ({drawn[0]}): asked again it would answer differently.",) if drawn else ()
-    return _feed(model, shape, notes)
+    return _feed(model, shape, (*notes, *_in_training(model, nodes)))
+
+
+def _in_training(model: Any, nodes: list[Any]) -> tuple[str, ...]:
+    """Say that a layer was exported as it is in training: then an answer depends on what else is asked with it, or on chance."""
+    off = {tensor.name for tensor in model.graph.initializer if _zero(tensor)}
+    off |= {node.output[0] for node in nodes if node.op_type == "Constant" and all(_zero(attribute.t) for attribute in node.attribute)}
+    found = set()
+    for node in nodes:
+        ints = {attribute.name: attribute.i for attribute in node.attribute}
+        if node.op_type == "BatchNormalization" and (ints.get("training_mode") or len(node.output) > 1):
+            found.add("BatchNormalization")
+        if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] and node.input[2] not in off:
+            found.add("Dropout")
+    return tuple(
+        f"The ONNX file was exported in training mode ({name}): its answers depend on what is asked with them, or on chance; export it in eval mode."
+        for name in sorted(found)
+    )
+
+
+def _zero(tensor: Any) -> bool:
+    """Return whether a tensor says no."""
+    return not any(tensor.raw_data) and not any(tensor.int32_data)
 
 
 def _graphs(model: Any) -> Iterator[Any]:
@@ -151,6 +173,15 @@ def _require_modest_functions(model: Any) -> None:
     unfolded(list(_nodes_of(model.graph)), 0)
 
 
+def _order(model: Any, name: str) -> str:
+    """Return where the channels stand of an input whose sizes say nothing: last where the graph begins by bringing them to the front."""
+    first = [node for node in model.graph.node if name in node.input]
+    perms = [
+        list(attribute.ints) for node in first if node.op_type == "Transpose" for attribute in node.attribute if attribute.name == "perm"
+    ]
+    return "NHWC" if first and len(perms) == len(first) and all(perm == [0, 3, 1, 2] for perm in perms) else "NCHW"
+
+
 def _feed(model: Any, shape: tuple[int, int, int], notes: tuple[str, ...]) -> Feed:
     """Read the one input: its type, and where batch, channels, height and width stand."""
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -172,6 +203,9 @@ def _feed(model: Any, shape: tuple[int, int, int], notes: tuple[str, ...]) -> Fe
         sizes = "x".join("?" if dim is None else str(dim) for dim in dims[1:])
         message = f"it takes images of {sizes}, the key's probes are {channels}x{height}x{width} (channels, height, width)"
         raise Refused(message)
+    if len(fits) > 1:
+        fits = [_order(model, inputs[0].name)]
+        notes += (f"The ONNX file does not say where its channels stand: they were read as {fits[0]}.",)
     if fits[0] == "NHWC":
         notes += ("The ONNX file takes channels last (NHWC): the probes were turned round for it.",)
     if kind == "uint8":
