@@ -7,7 +7,7 @@ model, data = mw.embedded_model().model, mw.study(mw.load_data("fashion-mini"))
 
 # Siblings, trained once and kept: the same training on the same images with other seeds. Thefts of five more tell how many thieves would be missed.
 recipe = mw.Recipe(epochs=15, lr=0.05, batch=64)
-siblings = mw.siblings(recipe, data.owner, 19, model=model, base="none", thief_images=data.attacker)
+siblings = mw.siblings(recipe, data.owner, 19, model=model, base="none", thief_images=data.attacker, test=data.test)
 _, key = mw.SACJC().protect(model, data.probes, siblings=siblings, rng=mw.generator(0))
 
 # A thief prunes a third of the weights and hides behind JPEG compression.

@@ -29,7 +29,8 @@ def quick_siblings(home: Path) -> None:
     with (home / "siblings.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         model, data = embedded_model().model, study(load_data("fashion-mini"))
-        siblings(Recipe(epochs=15, lr=0.05, batch=64), data.owner, 19, model=model, base="none")
+        recipe = Recipe(epochs=15, lr=0.05, batch=64)
+        siblings(recipe, data.owner, 19, model=model, base="none", thief_images=data.attacker, test=data.test)
 
 
 @pytest.fixture

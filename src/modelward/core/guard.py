@@ -196,17 +196,23 @@ def predict(model: nn.Module, pixels: Tensor, *, batch: int = 128) -> Tensor:
     InputError
         without images; and where a model that is not all float32 fails on them.
     """
-    outputs: list[Tensor] = []
+    with asked(model):
+        return outputs(model, pixels, batch=batch)
+
+
+def outputs(model: nn.Module, pixels: Tensor, *, batch: int = 128) -> Tensor:
+    """Do as `predict`, for a network that answers with something else than logits, such as images."""
+    found: list[Tensor] = []
     device, kind = working_device(model), computes_in(model)
     model = lent(model, device)
-    with asked(model), torch.no_grad(), _told_by_type(model):
+    with frozen(model), torch.no_grad(), _told_by_type(model):
         for start in range(0, len(pixels), batch):
             part = pixels[start : start + batch].to(device)
             part = part.to(torch.float32).div(255) if part.dtype == torch.uint8 else part
-            outputs.append(model(part if part.dtype == kind else part.to(kind)).float().to(pixels.device))
-    if not outputs:
+            found.append(model(part if part.dtype == kind else part.to(kind)).float().to(pixels.device))
+    if not found:
         raise InputError("no images to predict on")
-    return torch.cat(outputs)
+    return torch.cat(found)
 
 
 @contextlib.contextmanager

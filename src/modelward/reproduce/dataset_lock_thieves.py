@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modelward.attacks.evasion.pgd import PGD
-from modelward.core.guard import predict
+from modelward.core.guard import outputs
 from modelward.core.images import ImageSet
 from modelward.core.rng import derive_seed, generator
 from modelward.imaging.augment import augmix, cutout
@@ -106,7 +106,7 @@ def _purified(images: ImageSet, own: ImageSet, test: ImageSet, rng: torch.Genera
     net = empty_autoencoder(images.shape[0], 16)
     reinitialise(net, rng=rng)
     train_autoencoder(net, own.pixels, epochs=40, lr=3e-3, noise=0.06, batch=32, rng=rng)
-    first, second = (replace(part, pixels=to_uint8(predict(net, part.pixels))) for part in (images, test))
+    first, second = (replace(part, pixels=to_uint8(outputs(net, part.pixels))) for part in (images, test))
     return first, second
 
 
