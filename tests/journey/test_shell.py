@@ -76,16 +76,32 @@ def test_answers_of_a_service(modelward, key, suspects, tmp_path, answer):
         assert found.code in codes, (answer, name, found.out, found.err)
 
 
+FEW = """
+version: 1
+profile: smoke
+images: 32
+evasion:
+  - {method: pgd, eps: [8/255]}
+  - {method: noise, eps: [8/255]}
+corruptions: [jpeg]
+theft:
+  - {method: prune}
+ownership: [{method: sac-jc}]
+"""
+
+
 @pytest.mark.slow
 def test_an_audit_writes_its_report_and_computes_nothing_the_second_time(modelward, tmp_path):
     dry = modelward("audit", "--profile", "smoke", "--dry-run")
     assert dry.code == 0
     assert re.search(r"\d+ cells", dry.out + dry.err)
     assert not list(tmp_path.iterdir())
-    first = modelward("audit", "--profile", "smoke", "--jobs", 1, "--out", tmp_path / "a")
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(FEW)
+    first = modelward("audit", "--plan", plan, "--jobs", 1, "--out", tmp_path / "a")
     assert first.code in {0, 1}, first.err
     assert str(tmp_path / "a" / "report.html") in (first.out + first.err).replace("\n", "")
-    again = modelward("audit", "--profile", "smoke", "--jobs", 1, "--out", tmp_path / "b", "--json")
+    again = modelward("audit", "--plan", plan, "--jobs", 1, "--out", tmp_path / "b", "--json")
     shown = json.loads(again.out)
     one, two = (json.loads((tmp_path / name / "report.json").read_text()) for name in "ab")
     rows = [[row | {"command": ""} for s in document["sections"][:-1] for row in s["rows"]] for document in (one, two)]

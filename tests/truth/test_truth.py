@@ -15,7 +15,7 @@ from tests.truth.worlds import Scene
 from modelward.ownership import UnitOrder
 from modelward.reproduce.tables import markdown
 
-QUICK = Script(net="lenet", epochs=3, rate=5e-3, batch=32, classes=3)
+QUICK = Script(net="lenet", epochs=2, rate=5e-3, batch=32, classes=3)
 
 
 @pytest.fixture(scope="module")
