@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modelward.attacks.theft.adversarial_finetune import pgd_adversary
 from modelward.attacks.theft.label_remap import LabelRemap
-from modelward.core.guard import predict
+from modelward.core.guard import outputs, predict
 from modelward.core.images import ImageSet
 from modelward.core.rng import derive_seed, generator
 from modelward.core.view import AttackerView
@@ -106,7 +106,7 @@ def _purified(school: School, locked: ImageSet, own: ImageSet) -> Row:
     coder, rng = empty_autoencoder(own.shape[0], 16), generator(derive_seed(school.seed, "coder"))
     reinitialise(coder, rng=rng)
     train_autoencoder(coder, own.pixels, epochs=40, lr=3e-3, noise=0.06, batch=32, rng=rng)
-    first, asked = (replace(part, pixels=to_uint8(predict(coder, part.pixels))) for part in (locked, school.test))
+    first, asked = (replace(part, pixels=to_uint8(outputs(coder, part.pixels))) for part in (locked, school.test))
     told = _told("cleaning", school.learn("from_scratch", own), len(own))
     return school.learn("recovered", first, asked=asked, attack="autoencoder", budget=f"images {len(own)}", extra=told)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modelward.core.errors import InputError
-from modelward.core.guard import predict
+from modelward.core.guard import outputs
 from modelward.core.rng import forked
 
 
@@ -91,4 +91,4 @@ def train_autoencoder(
 def reconstruction_errors(model: Autoencoder, pixels: Tensor) -> Tensor:
     """Return the mean squared error (N,) of each uint8 or float image."""
     x = pixels.to(torch.float32).div(255) if pixels.dtype == torch.uint8 else pixels
-    return (predict(model, pixels) - x).square().flatten(1).mean(1)
+    return (outputs(model, pixels) - x).square().flatten(1).mean(1)
