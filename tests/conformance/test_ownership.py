@@ -433,12 +433,12 @@ def test_a_forged_key_is_no_evidence(case: Enrolment) -> None:
 @every
 def test_an_unrelated_accuser_wins_nothing(case: Enrolment) -> None:
     method, farm = case.method, case.farm
-    for accuser in farm.independents[:1]:
-        his_own = stolen_from(accuser, farm.attacker, 3)
-        siblings = farm.siblings  # the accuser learnt from the same images by the same recipe, or passes them off as his
-        _, key = method.protect(accuser, farm.data(method), secret=b"1" * 32, siblings=siblings, thieves=his_own, rng=generator(5))
-        accused = sum(case.ask(suspect, key).found for suspect in (farm.source, case.model, *case.thieves))
-        assert accused == 0 or case.method.variant == "paper" or accused <= 1
+    accuser = farm.independents[0]
+    his_own = stolen_from(accuser, farm.attacker, 3)
+    siblings = farm.siblings  # the accuser learnt from the same images by the same recipe, or passes them off as his
+    _, key = method.protect(accuser, farm.data(method), secret=b"1" * 32, siblings=siblings, thieves=his_own, rng=generator(5))
+    accused = sum(case.ask(suspect, key).found for suspect in (farm.source, case.model, *case.thieves))
+    assert case.method.variant == "paper" or accused <= 1
 
 
 @every

@@ -112,4 +112,6 @@ def test_a_net_that_looks_at_its_neighbours_is_flagged() -> None:
     whole, alone = (nn.Sequential(body[0], nn.BatchNorm2d(8, track_running_stats=tracked), *body[1:]).eval() for tracked in (False, True))
     x = X * torch.rand(20, 1, 1, 1, generator=generator(1))
     assert "batch-dependent" in masking_flags(whole, x, Y)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(48, 4), nn.BatchNorm1d(4, track_running_stats=False)).eval()
+    assert "fails on a single image" in masking_flags(flat, x, Y)["batch-dependent"]
     assert "batch-dependent" not in masking_flags(alone, x, Y)

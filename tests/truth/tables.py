@@ -24,15 +24,15 @@ FOUND = {"stolen", "related"}
 ACROSS = "distilled across architectures"
 COMMAND = "python -m tests.truth.train MODELS && python -m tests.truth MODELS && python -m tests.truth.tables MODELS docs/results"
 WHO = (
-    "Owners, siblings, strangers and thieves on 2,000 images of fashion-mini each: `foreign` is an owner with a training loop, net and optimiser of his "
-    "own, `ours` one who used `modelward.fit`, `base` one who fine-tuned a public network and says so. Strangers and thieves come from the foreign loop, "
-    "whoever the owner is. Every key has 19 siblings and, where nothing else is said, a commitment that is older than the suspect. *Found* counts the "
-    "verdicts stolen and related."
+    "Owners, siblings, strangers and thieves have 2,000 images of fashion-mini each, those of `photographs` 3,000 of CIFAR-10; locked sets have 3,000 of "
+    "fashion-mini. `foreign` is an owner with a training loop, net and optimiser of his own, `ours` one who used `modelward.fit`, `base` one who "
+    "fine-tuned a public network and says so. Strangers and thieves come from the foreign loop, whoever the owner is. Every key has 19 siblings and, where "
+    "nothing else is said, a commitment that is older than the suspect. *Found* counts the verdicts stolen and related."
 )
 WHEN = (
-    "The rows of fingerprints were made before the guard looked at more figures of the method's own probes (a stricter guard only says undecided more "
-    "often), and those of the foreign owners' rates and of unit-order before enrolments drew from digests. The rule for near copies was changed after it "
-    "had refused the honest family of `base` (decision 0022)."
+    "The rows of fingerprints of `foreign`, `ours` and `base`, but for infip and all keys together, were made before the guard looked at more figures of "
+    "the method's own probes (a stricter guard only says undecided more often), and those of the foreign owners' rates and of unit-order on garments before "
+    "enrolments drew from digests. The rule for near copies was changed after it had refused the honest family of `base` (decision 0022)."
 )
 Row = dict[str, Any]
 

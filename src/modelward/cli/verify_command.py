@@ -132,7 +132,12 @@ def verify(
             verdict = _testify(chosen, found, arch, evidence, signer, committed, obtained, seed=options.seed, **given)
         if sheet is not None:
             _draw(sheet, chosen, found, arch, verdict, convention)
-    over = lapsed(found, key)
+    _tell(options, verdict, chosen, key, lapsed(found, key), evidence)
+    return EXIT_CODES[verdict.decision.value]
+
+
+def _tell(options: Options, verdict: Verdict, chosen: Any, key: Path, over: str, evidence: Path | None) -> None:
+    """Say the verdict on a suspect, on screen or as JSON, with what is to be known of key and evidence."""
     if over:
         warn(over)
     if evidence is not None:
@@ -143,7 +148,6 @@ def verify(
         emit("verdict", verdict_facts(verdict) | what | more, version=VERDICT_VERSION)
     else:
         show_verdict(verdict, suspect=told(chosen), key=key.name, quiet=options.quiet)
-    return EXIT_CODES[verdict.decision.value]
 
 
 def _require_plain(function: str | None, evidence: Path | None, sheet: Path | None) -> None:

@@ -38,7 +38,7 @@ def settle(model: nn.Module) -> nn.Module:
 
     Examples
     --------
-    >>> net = nn.Sequential(nn.Flatten(), parametrize_weight(nn.Linear(4, 2)))
+    >>> net = nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)))
     >>> sorted(name for name, _ in settle(net).named_parameters())
     ['1.bias', '1.weight']
     """
@@ -66,7 +66,7 @@ def _settle_parametrised(module: nn.Module) -> None:
 def computed(model: nn.Module) -> list[str]:
     """Return the names of weights that are computed from others.
 
-    >>> computed(nn.Sequential(nn.Linear(2, 2), parametrize_weight(nn.Linear(2, 2))))
+    >>> computed(nn.Sequential(nn.Linear(2, 2), nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))))
     ['1.weight']
     """
     found = []
@@ -75,9 +75,3 @@ def computed(model: nn.Module) -> list[str]:
         names += [hook.name for hook in module._forward_pre_hooks.values() if isinstance(hook, WeightNorm | SpectralNorm)]  # noqa: SLF001 - as above
         found += [f"{prefix}.{name}" if prefix else name for name in names]
     return found
-
-
-def parametrize_weight(layer: nn.Module) -> nn.Module:
-    """Return a layer under torch's weight_norm, for examples and tests."""
-    made: nn.Module = nn.utils.parametrizations.weight_norm(layer)
-    return made

@@ -55,7 +55,8 @@ def check(model: Any, shape: tuple[int, int, int]) -> Feed:
 def _in_training(model: Any, nodes: list[Any]) -> tuple[str, ...]:
     """Say that a layer was exported as it is in training: then an answer depends on what else is asked with it, or on chance."""
     off = {tensor.name for tensor in model.graph.initializer if _zero(tensor)}
-    off |= {node.output[0] for node in nodes if node.op_type == "Constant" and all(_zero(attribute.t) for attribute in node.attribute)}
+    constants = [node for node in nodes if node.op_type == "Constant" and all(_zero(attribute.t) for attribute in node.attribute)]
+    off |= {name for node in constants for name in node.output}
     found = set()
     for node in nodes:
         ints = {attribute.name: attribute.i for attribute in node.attribute}
@@ -70,8 +71,9 @@ def _in_training(model: Any, nodes: list[Any]) -> tuple[str, ...]:
 
 
 def _zero(tensor: Any) -> bool:
-    """Return whether a tensor says no."""
-    return not any(tensor.raw_data) and not any(tensor.int32_data)
+    """Return whether a tensor is one boolean that says no; larger ones are not looked into."""
+    one = len(tensor.raw_data) <= 1 and len(tensor.int32_data) <= 1
+    return one and not any(tensor.raw_data) and not any(tensor.int32_data)
 
 
 def _graphs(model: Any) -> Iterator[Any]:

@@ -13,7 +13,7 @@ from modelward.attacks.evasion.descent import margins
 from modelward.core.card import Card, Mechanism, Scenario, Taxonomy
 from modelward.core.errors import InputError, UsageError
 from modelward.core.families import EvasionMethod
-from modelward.core.guard import frozen, predict, require_batch, require_labels
+from modelward.core.guard import asked, predict, require_batch, require_labels
 from modelward.core.images import ImageSet
 from modelward.core.result import Trace
 from modelward.imaging.norms import project, unit
@@ -153,7 +153,7 @@ class UniversalPerturbation(EvasionMethod):
         if self.targeted and y is None:
             raise UsageError("a targeted universal perturbation needs y, the class to reach for each image")
         region = None if mask is None else self._region(mask, x[:1])
-        with frozen(model):
+        with asked(model):
             return self._fit(model, x, y, rng=rng, trace=Trace(), mask=region)
 
     def _perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, rng: torch.Generator, trace: Trace, mask: Tensor | None = None) -> Tensor:
